@@ -1,0 +1,136 @@
+/**
+ * The error catalogue. An error says what was expected, what was found and what to do; its code is stable and documented.
+ * Codes are `SLUICE_` + the area + what happened.
+ */
+export interface ErrorSpec {
+  readonly summary: string;
+  /** What the reader should do. */
+  readonly hint: string;
+  /** Exit code of the command, see cli. */
+  readonly exit: number;
+}
+
+export const CATALOGUE = {
+  // Input
+  INPUT_INVALID: { summary: 'an input does not have the expected form', hint: 'correct the named field', exit: 2 },
+  CONFIG_INVALID: { summary: 'a configuration value is wrong', hint: 'correct the named option', exit: 2 },
+  RESOURCE_INVALID: {
+    summary: 'a resource file was refused',
+    hint: 'correct the file; the last good set is served',
+    exit: 2,
+  },
+  REPORT_INVALID: {
+    summary: 'a filter report was refused',
+    hint: 'filter and agent must be of the same build',
+    exit: 70,
+  },
+  TOO_LARGE: { summary: 'a message is larger than its bound', hint: 'send less at once', exit: 2 },
+  PROTOCOL_UNSUPPORTED: {
+    summary: 'agent and controller share no protocol version',
+    hint: 'upgrade the older one',
+    exit: 70,
+  },
+  // Who
+  PROXY_UNKNOWN: { summary: 'no such proxy', hint: 'see `sluice get`; has its agent connected?', exit: 4 },
+  UPGRADE_UNKNOWN: { summary: 'no such upgrade', hint: 'see `sluice get`', exit: 4 },
+  IDENTITY_REFUSED: { summary: 'the agent could not prove who it is', hint: 'check the token on both sides', exit: 77 },
+  SLOT_TAKEN: {
+    summary: 'two agents claim one slot',
+    hint: 'give each agent of a proxy its own slot and folder',
+    exit: 5,
+  },
+  // Preflight
+  PREFLIGHT_BINARY: {
+    summary: 'the target Envoy does not run',
+    hint: 'check path, permission and architecture',
+    exit: 6,
+  },
+  PREFLIGHT_HOT_RESTART_VERSION: {
+    summary: 'the hot restart versions differ',
+    hint: 'use another handover method',
+    exit: 6,
+  },
+  PREFLIGHT_WIRE: {
+    summary: 'the hot restart wire protocol is not known',
+    hint: 'upgrade Sluice, or use another method',
+    exit: 6,
+  },
+  PREFLIGHT_BOOTSTRAP: { summary: 'Envoy refuses the bootstrap', hint: 'correct the named field', exit: 6 },
+  PREFLIGHT_MEMORY: {
+    summary: 'too little memory for a second epoch',
+    hint: 'free memory or raise the limit',
+    exit: 6,
+  },
+  PREFLIGHT_CONCURRENCY: {
+    summary: 'the new epoch would have another concurrency',
+    hint: 'pin the same --concurrency',
+    exit: 6,
+  },
+  PREFLIGHT_SHARED_MEMORY: {
+    summary: 'the shared memory is out of reach',
+    hint: 'share /dev/shm and the IPC namespace',
+    exit: 6,
+  },
+  PREFLIGHT_SOCKET_DIR: { summary: 'the run folder is out of reach', hint: 'check its path and permissions', exit: 6 },
+  PREFLIGHT_UDP: {
+    summary: 'a UDP or QUIC listener can not be handed over yet',
+    hint: 'remove it, or restart this proxy',
+    exit: 6,
+  },
+  // Run
+  EPOCH_DIED: { summary: 'an epoch ended before it served', hint: 'see its log', exit: 7 },
+  EPOCH_TIMEOUT: {
+    summary: 'an epoch did not serve in time',
+    hint: 'see its log; is its control plane there?',
+    exit: 7,
+  },
+  UPGRADE_CONFLICT: {
+    summary: 'another upgrade of this proxy is under way',
+    hint: 'wait for it, or abort it',
+    exit: 5,
+  },
+  PHASE_REFUSED: { summary: 'not possible in this phase', hint: 'see `sluice explain`', exit: 5 },
+  RESET_PROTECTED: {
+    summary: 'protected connections are left',
+    hint: 'wait, or give an override with a reason',
+    exit: 5,
+  },
+  RESTART_BUDGET: { summary: 'Envoy crashed too often', hint: 'see its log', exit: 7 },
+  CONTROLLER_AWAY: {
+    summary: 'the controller can not be reached',
+    hint: 'check its address; the agent goes on alone',
+    exit: 8,
+  },
+  AGENT_AWAY: { summary: 'the agent of this proxy is not connected', hint: 'check the agent', exit: 8 },
+  TIMEOUT: { summary: 'not done within the time given', hint: 'wait longer, or see `sluice explain`', exit: 9 },
+  INTERNAL: { summary: 'a fault of Sluice itself', hint: 'please report it with the log', exit: 70 },
+} as const satisfies Record<string, ErrorSpec>;
+
+export type ErrorCode = keyof typeof CATALOGUE;
+
+export class SluiceError extends Error {
+  override readonly name = 'SluiceError';
+  readonly code: ErrorCode;
+  readonly hint: string;
+
+  /** `message`: what was expected and what was found. `hint` replaces the catalogue's where more is known. */
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; hint?: string } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.hint = options.hint ?? CATALOGUE[code].hint;
+  }
+
+  get exit(): number {
+    return CATALOGUE[this.code].exit;
+  }
+
+  toJSON(): { code: string; message: string; hint: string } {
+    return { code: `SLUICE_${this.code}`, message: this.message, hint: this.hint };
+  }
+}
+
+/** Any thrown thing as a SluiceError; what is not one already becomes INTERNAL with its cause kept. */
+export function toSluiceError(thrown: unknown): SluiceError {
+  if (thrown instanceof SluiceError) return thrown;
+  return new SluiceError('INTERNAL', thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown });
+}

@@ -1,0 +1,36 @@
+/**
+ * Filter -> agent reports and the commands in the reply. Binary, little-endian, written without string concatenation
+ * (envoy-facts: `+=` cost 429 ms a tick at 4,000 connections). POSTed to REPORT_PATH over the agent's Unix socket.
+ *
+ * Report: header, then `records` records.
+ *   header  magic 'SLR1' | u16 version=1 | u16 flags | u32 epoch | u32 seq | u64 vm | u64 nowNs | u64 orderVersion
+ *           | u32 open | u64 openedTotal | u64 closedTotal | u32 records
+ *     flags  bit 0 = first part of a snapshot (the agent forgets what it knew of this VM), bit 1 = last part of it,
+ *            bit 2 = a drain order is in force. `vm` tells the VMs (one per worker thread, and two more) apart.
+ *            `open` counts this VM's open connections now; after the last part of a snapshot and every later delta the
+ *            agent's table of the VM must have as many, or it asks for a new snapshot.
+ *   record  u8 kind, then
+ *     1 open    u64 id | u64 openedAtNs | u8 protocol | u8 flags (bit 0 TLS) | str listener | str peer | str local
+ *               | u32 inFlight (0xffffffff = not known) | u64 bytes | u64 lastActivityNs (0 = none)
+ *     2 update  u64 id | u8 protocol | u32 inFlight | u64 bytes | u64 lastActivityNs
+ *     3 close   u64 id | u8 by (0 unknown, 1 Envoy, 2 peer, 3 our command) | u64 atNs
+ *     4 order   u32 length | that many bytes: the drain order's JSON, repeated until a reply acknowledges its version
+ *   str     u8 length | bytes (cut at 255)
+ *
+ * Reply: magic 'SLC1' | u16 version=1 | u16 count | commands. An empty body = nothing to do. Status 200 accepts the
+ * report; anything else makes the VM send a snapshot next.
+ *   1 subscribe   u32 ms       send a snapshot now, deltas for that long (steady state sends counters only)
+ *   2 close       u64 id       close this connection (TCP close; the agent only names silent idle ones)
+ *   3 ackOrder    u64 version  the order of this version was received
+ *   4 snapshot    -            send a snapshot: the agent lost its state
+ */
+export const REPORT_MAGIC = 'SLR1';
+export const REPLY_MAGIC = 'SLC1';
+export const REPORT_VERSION = 1;
+export const NOT_KNOWN = 0xffffffff;
+/** One report is at most this large; the filter splits a snapshot, the agent refuses more. */
+export const MAX_REPORT_BYTES = 256 * 1024;
+
+export const FLAG = { snapshotFirst: 1, snapshotLast: 2, draining: 4 } as const;
+export const RECORD = { open: 1, update: 2, close: 3, order: 4 } as const;
+export const COMMAND = { subscribe: 1, close: 2, ackOrder: 3, snapshot: 4 } as const;

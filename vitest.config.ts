@@ -1,0 +1,45 @@
+import { defineConfig } from 'vitest/config';
+
+// Tests run the TypeScript sources: the condition makes every workspace package resolve to src/ and not to dist/.
+const source = { resolve: { conditions: ['sluice-source'] }, ssr: { resolve: { conditions: ['sluice-source'] } } };
+
+export default defineConfig({
+  ...source,
+  test: {
+    projects: [
+      {
+        ...source,
+        test: {
+          name: 'unit',
+          include: [
+            '{contract,wasm-filter,xds-server,agent,cli}/src/**/*.test.ts',
+            'test/harness/**/*.test.ts',
+            'test/demo/**/*.test.ts',
+          ],
+          testTimeout: 30_000,
+        },
+      },
+      {
+        ...source,
+        // Whole processes and real Envoys: one file at a time, because two cores are shared by all of them.
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...source,
+        test: {
+          name: 'pack',
+          include: ['test/pack/**/*.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});

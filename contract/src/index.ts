@@ -1,6 +1,7 @@
 export * from './connections.ts';
 export * from './errors.ts';
 export * from './messages.ts';
+export * from './ndjson.ts';
 export * from './node.ts';
 export * from './order.ts';
 export * from './phases.ts';

@@ -1,0 +1,12 @@
+/**
+ * The broker: the one module that knows Envoy's hot restart wire protocol (source/server/hot_restart.proto).
+ *
+ *   const kept = new KeptSockets();
+ *   await kept.adopt({ baseId, envoy: { epoch, socketPath, pid } });       // dups of a live Envoy's listen sockets
+ *   const handover = await relayHandover({ baseId, parent, child, kept }); // then launch the child
+ *   await handover.drainRequested;                                         // the child serves
+ *   await handover.independent;                                            // the epochs never speak again
+ *
+ *   const relaunch = await playParent({ baseId, child, kept });            // no live parent: answers from the kept dups
+ */
+export type * from './types.ts';

@@ -1,0 +1,107 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DrainOrder, DrainPolicy, EpochState } from '@sluice/contract';
+
+/** What a successor of this agent needs to know of an epoch, kept in `meta.json` of the epoch's folder. */
+export interface EpochMeta {
+  readonly epoch: number;
+  /**
+   * Envoy's own --restart-epoch. It is not our number: a start with no live Envoy begins at 0 again (only epoch 0 creates
+   * the shared memory), while our numbers are never used twice, so that no order meant for an old epoch hits a new one.
+   */
+  readonly restartEpoch: number;
+  readonly baseId: number;
+  readonly socketPath: string;
+  readonly concurrency: number;
+  readonly binary: string;
+  readonly version: string;
+  /** The user's bootstrap that this epoch was started from. */
+  readonly bootstrap: string;
+  readonly state: EpochState;
+  readonly pid: number;
+  readonly startTime: string;
+  readonly startedAt: number;
+  /** The epoch that this one took over from. */
+  readonly parent?: number;
+  readonly upgradeId?: string;
+  /** Set when a successor accepts in its place. */
+  readonly drainingSince?: number;
+  /** Addresses it listened on; the kernel witness needs them after the listeners are gone. */
+  readonly listenAddresses?: readonly string[];
+  readonly order?: DrainOrder;
+  readonly orderAppliedAt?: number;
+  /** Policy of the upgrade that ends this epoch. */
+  readonly policy?: DrainPolicy;
+  /** Open connections when it stopped accepting. */
+  readonly oldConnections?: number;
+}
+
+export class EpochFolder {
+  readonly path: string;
+  constructor(
+    readonly root: string,
+    readonly epoch: number,
+  ) {
+    this.path = join(root, String(epoch));
+  }
+
+  get bootstrap(): string {
+    return join(this.path, 'bootstrap.json');
+  }
+  get pressure(): string {
+    return join(this.path, 'pressure');
+  }
+  get admin(): string {
+    return join(this.path, 'admin.sock');
+  }
+  get log(): string {
+    return join(this.path, 'envoy.log');
+  }
+  /** FIFO whose write end Envoy inherits: its end-of-file is the death of Envoy, for this agent and any successor. */
+  get alive(): string {
+    return join(this.path, 'alive');
+  }
+
+  create(): void {
+    mkdirSync(this.path, { recursive: true, mode: 0o700 });
+    writeFileSync(this.pressure, '0');
+  }
+
+  writeMeta(meta: EpochMeta): void {
+    writeAtomically(join(this.path, 'meta.json'), `${JSON.stringify(meta, null, 2)}\n`);
+  }
+
+  /** Undefined when there is none, or a torn one: written by rename, so that means the folder was made and nothing started. */
+  readMeta(): EpochMeta | undefined {
+    try {
+      return JSON.parse(readFileSync(join(this.path, 'meta.json'), 'utf8')) as EpochMeta;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** The last lines of Envoy's log, for an error message. */
+  logTail(lines = 5): string {
+    try {
+      return readFileSync(this.log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    } catch {
+      return '';
+    }
+  }
+}
+
+export function writeAtomically(file: string, content: string): void {
+  const temporary = `${file}.${process.pid}.tmp`;
+  writeFileSync(temporary, content);
+  renameSync(temporary, file);
+}
+
+/** Every epoch folder under `root`, oldest first. */
+export function epochFolders(root: string): EpochFolder[] {
+  if (!existsSync(root)) return [];
+  return readdirSync(root)
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .sort((a, b) => a - b)
+    .map((epoch) => new EpochFolder(root, epoch));
+}

@@ -1,0 +1,60 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { SluiceError } from '@sluice/contract';
+import { identify, type ProcessId } from './proc.ts';
+
+/**
+ * The child of the intermediate shell waits for a line on fd 3 before it becomes Envoy. Envoy asks for PDEATHSIG at its
+ * start (envoy-facts 5; source/exe/main_common.cc), so its parent must have ended *before* that: then it belongs to init
+ * and outlives the agent. fd 9 is the FIFO of the epoch, opened for both directions because that never blocks.
+ */
+const SCRIPT = `
+alive=$1 log=$2; shift 2
+( exec 9<>"$alive" </dev/null; read -r go <&3 || exit 1; exec 3<&-; exec "$@" >>"$log" 2>&1 ) &
+echo "$!"
+`;
+
+const LAUNCH_TIMEOUT_MS = 5_000;
+
+export interface Launch {
+  readonly binary: string;
+  readonly args: readonly string[];
+  readonly alive: string;
+  readonly log: string;
+  readonly cwd: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/**
+ * Starts Envoy detached from this process. `alive` must be a FIFO. Throws EPOCH_DIED when it did not come up at all;
+ * that the binary fails later shows on the FIFO.
+ */
+export async function launch(options: Launch): Promise<ProcessId> {
+  const shell = spawn('/bin/sh', ['-c', SCRIPT, 'sh', options.alive, options.log, options.binary, ...options.args], {
+    cwd: options.cwd,
+    env: options.env ?? process.env,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
+  });
+  const gate = shell.stdio[3] as NodeJS.WritableStream;
+  gate.on('error', () => {}); // the shell's death is reported by `exit`
+  let output = '';
+  shell.stdout?.setEncoding('latin1').on('data', (text: string) => {
+    output += text;
+  });
+  const timeout = AbortSignal.timeout(LAUNCH_TIMEOUT_MS);
+  try {
+    await once(shell, 'exit', { signal: timeout });
+  } catch (cause) {
+    shell.kill('SIGKILL');
+    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found no process after 5 s`, { cause });
+  }
+  const pid = Number(output.trim());
+  const started = Number.isInteger(pid) && pid > 0 ? identify(pid) : undefined;
+  if (started === undefined) {
+    gate.end();
+    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found ${JSON.stringify(output)}`);
+  }
+  gate.end('go\n');
+  return started;
+}

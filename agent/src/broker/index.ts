@@ -9,4 +9,7 @@
  *
  *   const relaunch = await playParent({ baseId, child, kept });            // no live parent: answers from the kept dups
  */
+
+export { playParent, relayHandover } from './handover.ts';
+export { type KeptSocket, KeptSockets } from './kept.ts';
 export type * from './types.ts';

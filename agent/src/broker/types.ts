@@ -8,9 +8,7 @@ export interface Party {
   readonly pid?: number;
 }
 
-export interface BrokerLog {
-  (message: string, fields?: Record<string, unknown>): void;
-}
+export type BrokerLog = (message: string, fields?: Record<string, unknown>) => void;
 
 /** One answer to PassListenSocket that the child got. */
 export interface Passed {

@@ -1,0 +1,98 @@
+import { SluiceError } from '@sluice/contract';
+import { bindDatagram, receive, send } from '../native/datagram.ts';
+import { close } from '../native/fds.ts';
+import { isSystemError } from '../native/libc.ts';
+import { type Watch, watchReadable } from '../native/poller.ts';
+
+/** How long a full queue is left alone; a datagram socket can not be polled for room in another's queue. */
+const RETRY_MS = 2;
+
+export interface ChannelEvents {
+  /** The descriptors are the handler's: it closes them. */
+  onDatagram(data: Buffer, fds: number[]): void;
+  /** Nobody holds the peer's name any more. */
+  onGone(): void;
+  /** A system call failed, or a datagram can not be used. */
+  onError(error: unknown): void;
+}
+
+interface Outgoing {
+  readonly data: Buffer;
+  /** Owned; closed once sent. */
+  readonly fds: readonly number[];
+}
+
+/** One bound name that talks to one other name, in order and without ever blocking. */
+export class Channel {
+  readonly #fd: number;
+  readonly #watch: Watch;
+  readonly #peer: string;
+  readonly #events: ChannelEvents;
+  readonly #queue: Outgoing[] = [];
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(own: string, peer: string, events: ChannelEvents) {
+    this.#peer = peer;
+    this.#events = events;
+    try {
+      this.#fd = bindDatagram(own);
+    } catch (error) {
+      if (!isSystemError(error, 'EADDRINUSE')) throw error;
+      throw new SluiceError('UPGRADE_CONFLICT', `expected the name @${own} to be free, found it bound`, {
+        cause: error,
+      });
+    }
+    this.#watch = watchReadable(this.#fd, () => this.#read());
+  }
+
+  /** Sends in order. Takes over the descriptors and closes them when they are sent or the channel ends. */
+  send(data: Buffer, fds: readonly number[] = []): void {
+    this.#queue.push({ data, fds });
+    if (this.#retry === undefined) this.#flush();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#watch.stop();
+    close(this.#fd);
+    for (const { fds } of this.#queue.splice(0)) for (const fd of fds) close(fd);
+  }
+
+  #flush(): void {
+    this.#retry = undefined;
+    for (let next = this.#queue[0]; next !== undefined && !this.#closed; next = this.#queue[0]) {
+      let result: ReturnType<typeof send>;
+      try {
+        result = send(this.#fd, this.#peer, next.data, next.fds);
+      } catch (error) {
+        this.#events.onError(error);
+        return;
+      }
+      if (result === 'full') {
+        this.#retry = setTimeout(() => this.#flush(), RETRY_MS);
+        return;
+      }
+      this.#queue.shift();
+      for (const fd of next.fds) close(fd);
+      if (result === 'gone') this.#events.onGone();
+    }
+  }
+
+  #read(): void {
+    while (!this.#closed) {
+      try {
+        const datagram = receive(this.#fd);
+        if (datagram === undefined) return;
+        // Abstract names know no permissions: only the Envoy that holds the expected name is listened to.
+        if (datagram.from === this.#peer) this.#events.onDatagram(datagram.data, datagram.fds);
+        else for (const fd of datagram.fds) close(fd);
+      } catch (error) {
+        this.#events.onError(error);
+        return;
+      }
+    }
+  }
+}

@@ -8,5 +8,7 @@ export * from './order.ts';
 export * from './phases.ts';
 export * from './policy.ts';
 export * from './report.ts';
+export * from './report-codec.ts';
 export * from './verdict.ts';
+export * from './verdict-compute.ts';
 export * from './version.ts';

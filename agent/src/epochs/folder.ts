@@ -1,6 +1,14 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { DrainOrder, DrainPolicy, EpochState } from '@sluice/contract';
+import type { Connection, DrainOrder, DrainPolicy, EpochState } from '@sluice/contract';
+
+/** How an old epoch ended. `old`: its connections when it stopped accepting; `cut`: those that the reset ended. */
+export interface ResetReport {
+  readonly at: number;
+  readonly old: number;
+  readonly drained: number;
+  readonly cut: readonly Connection[];
+}
 
 /** What a successor of this agent needs to know of an epoch, kept in `meta.json` of the epoch's folder. */
 export interface EpochMeta {
@@ -15,15 +23,22 @@ export interface EpochMeta {
   readonly concurrency: number;
   readonly binary: string;
   readonly version: string;
+  /** Path of a Unix socket, or `host:port`. */
+  readonly adminAddress: string;
   /** The user's bootstrap that this epoch was started from. */
   readonly bootstrap: string;
   readonly state: EpochState;
   readonly pid: number;
   readonly startTime: string;
   readonly startedAt: number;
+  readonly servingSince?: number;
   /** The epoch that this one took over from. */
   readonly parent?: number;
-  readonly upgradeId?: string;
+  /** The upgrade that it was started by. */
+  readonly createdBy?: string;
+  /** The upgrade that ends it. */
+  readonly endedBy?: string;
+  readonly resetReport?: ResetReport;
   /** Set when a successor accepts in its place. */
   readonly drainingSince?: number;
   /** Addresses it listened on; the kernel witness needs them after the listeners are gone. */

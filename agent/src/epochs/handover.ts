@@ -1,0 +1,180 @@
+import { SluiceError, toSluiceError } from '@sluice/contract';
+import {
+  clearInitializing,
+  type Handover,
+  type KeptSockets,
+  type Party,
+  playParent,
+  relayHandover,
+} from '../broker/index.ts';
+import type { Log } from '../log.ts';
+import { mkfifo } from '../native/index.ts';
+import { Epoch } from './epoch.ts';
+import type { EpochFolder, EpochMeta } from './folder.ts';
+import { launch } from './launch.ts';
+
+/** All that is fixed of an epoch before its process exists. */
+export interface EpochPlan {
+  readonly folder: EpochFolder;
+  readonly binary: string;
+  readonly version: string;
+  /** The user's bootstrap; the merged one is already in the folder. */
+  readonly bootstrap: string;
+  readonly baseId: number;
+  readonly restartEpoch: number;
+  readonly concurrency: number;
+  readonly adminAddress: string;
+  readonly upgradeId?: string;
+  readonly extraArgs?: readonly string[];
+}
+
+export type Predecessor =
+  /** No Envoy lives and no socket is kept. */
+  | { readonly kind: 'none' }
+  | { readonly kind: 'live'; readonly party: Party; readonly number: number; readonly ownAdmin: boolean }
+  /** The last one crashed; its listen sockets are kept. */
+  | { readonly kind: 'kept'; readonly number: number };
+
+export interface BringUpOptions {
+  readonly plan: EpochPlan;
+  readonly predecessor: Predecessor;
+  readonly kept: KeptSockets;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+  readonly log: Log;
+  /** The process exists; its reports may come from now on. */
+  readonly onLaunched: (epoch: Epoch) => void;
+}
+
+export interface BroughtUp {
+  readonly epoch: Epoch;
+  readonly servingAt: number;
+  /** The broker is done: from now on the epochs do not depend on each other. */
+  readonly independent: Promise<unknown>;
+}
+
+export function socketPath(baseId: number, epoch: number): string {
+  return `@sluice-${baseId}-${epoch}`;
+}
+
+/**
+ * Starts an epoch and waits until it serves. On any failure the process is killed, the "still initializing" flag cleared,
+ * and the predecessor is as it was: serving, or (after its DrainListeners) waiting in the kept sockets for the next try.
+ * Throws EPOCH_DIED or EPOCH_TIMEOUT with the end of Envoy's log.
+ */
+export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
+  const { plan, predecessor } = options;
+  const child: Party = { epoch: plan.restartEpoch, socketPath: socketPath(plan.baseId, plan.folder.epoch) };
+  const handover = await openHandover(options, child);
+  let epoch: Epoch | undefined;
+  try {
+    epoch = await startProcess(options, child);
+    handover?.watchChild(epoch.process.pid);
+    options.onLaunched(epoch);
+    const servingAt = await untilServing(options, epoch, handover);
+    epoch.setState('serving');
+    return { epoch, servingAt, independent: handover?.independent ?? Promise.resolve() };
+  } catch (thrown) {
+    handover?.close();
+    await epoch?.kill();
+    if (predecessor.kind !== 'none') clearInitializing(plan.baseId);
+    const error = toSluiceError(thrown);
+    throw new SluiceError(error.code, `${error.message}${logged(plan.folder)}`, { cause: thrown, hint: error.hint });
+  }
+}
+
+function logged(folder: EpochFolder): string {
+  const tail = folder.logTail();
+  return tail === '' ? '' : `; the end of its log: ${tail}`;
+}
+
+async function openHandover(options: BringUpOptions, child: Party): Promise<Handover | undefined> {
+  const { plan, predecessor, kept, signal, log, timeoutMs } = options;
+  const common = {
+    baseId: plan.baseId,
+    kept,
+    signal,
+    timeoutMs,
+    log: (message: string, fields?: Record<string, unknown>) => log('debug', `broker: ${message}`, fields),
+  };
+  switch (predecessor.kind) {
+    case 'none':
+      return undefined;
+    case 'kept':
+      return playParent({ ...common, child });
+    case 'live':
+      return relayHandover({
+        ...common,
+        parent: predecessor.party,
+        child,
+        shutdownAdmin: predecessor.ownAdmin ? 'answer' : 'relay',
+      });
+  }
+}
+
+async function startProcess(options: BringUpOptions, child: Party): Promise<Epoch> {
+  const { plan, log } = options;
+  const { folder } = plan;
+  mkfifo(folder.alive);
+  const id = await launch({
+    binary: plan.binary,
+    args: [
+      ...['-c', folder.bootstrap],
+      ...['--base-id', String(plan.baseId)],
+      ...['--restart-epoch', String(plan.restartEpoch)],
+      ...['--socket-path', child.socketPath],
+      // The child asks its parent to end after this; the broker swallows that request.
+      ...['--parent-shutdown-time-s', '2'],
+      // Short: with a long one, filter chains replaced while draining are never freed (envoy-facts, measured).
+      ...['--drain-time-s', '5'],
+      ...['--concurrency', String(plan.concurrency)],
+      ...(plan.extraArgs ?? []),
+    ],
+    alive: folder.alive,
+    log: folder.log,
+    cwd: folder.path,
+  });
+  const meta: EpochMeta = {
+    epoch: folder.epoch,
+    restartEpoch: plan.restartEpoch,
+    baseId: plan.baseId,
+    socketPath: child.socketPath,
+    concurrency: plan.concurrency,
+    binary: plan.binary,
+    version: plan.version,
+    bootstrap: plan.bootstrap,
+    state: 'starting',
+    pid: id.pid,
+    startTime: id.startTime,
+    startedAt: Date.now(),
+    adminAddress: plan.adminAddress,
+    ...(options.predecessor.kind === 'live' && { parent: options.predecessor.number }),
+    ...(plan.upgradeId !== undefined && { createdBy: plan.upgradeId }),
+  };
+  folder.writeMeta(meta);
+  return new Epoch(folder, meta, log);
+}
+
+async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Handover | undefined): Promise<number> {
+  const died = epoch.gone.then(() => {
+    throw new SluiceError('EPOCH_DIED', `expected epoch ${epoch.number} to serve, found its process ended`);
+  });
+  died.catch(() => {});
+  if (handover) return (await Promise.race([handover.drainRequested, died])).at;
+  await Promise.race([firstReady(options, epoch), died]);
+  return Date.now();
+}
+
+/** A first epoch has no parent to tell that it serves: only /ready says so. */
+async function firstReady(options: BringUpOptions, epoch: Epoch): Promise<void> {
+  const deadline = Date.now() + options.timeoutMs;
+  for (let wait = 10; Date.now() < deadline; wait = Math.min(wait * 1.5, 250)) {
+    options.signal.throwIfAborted();
+    if (await epoch.admin.ready().catch(() => false)) return;
+    await new Promise((resolve) => setTimeout(resolve, wait));
+  }
+  throw new SluiceError(
+    'EPOCH_TIMEOUT',
+    `expected epoch ${epoch.number} to be ready within ${options.timeoutMs} ms, found it is not`,
+  );
+}

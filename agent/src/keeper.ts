@@ -1,0 +1,201 @@
+import { mkdirSync } from 'node:fs';
+import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
+import { KeptSockets } from './broker/index.ts';
+import type { Epoch } from './epochs/epoch.ts';
+import { bringUp } from './epochs/handover.ts';
+import { signal as signalProcess } from './epochs/proc.ts';
+import { EpochRegistry } from './epochs/registry.ts';
+import { adopt } from './keeper/adopt.ts';
+import { commandHandler } from './keeper/commands.ts';
+import {
+  type KeeperConfig,
+  knownVersions,
+  type ResolvedConfig,
+  resolveBinary,
+  resolveConfig,
+} from './keeper/config.ts';
+import { announceEpochs, type KeeperContext } from './keeper/context.ts';
+import { Drains } from './keeper/drains.ts';
+import { Exclusive } from './keeper/exclusive.ts';
+import { planEpoch } from './keeper/plan.ts';
+import { openStatus } from './keeper/status.ts';
+import { terminate } from './keeper/terminate.ts';
+import { Upgrades } from './keeper/upgrades.ts';
+import { createLink } from './link/index.ts';
+import { Crashes } from './supervisor/crashes.ts';
+import { watchFiles } from './supervisor/file-watch.ts';
+import { installSignals } from './supervisor/signals.ts';
+import { AGENT_VERSION } from './version.ts';
+
+export type { KeeperConfig } from './keeper/config.ts';
+
+export interface Keeper {
+  /** Settles when the keeper has ended: after SIGTERM's drain, SIGUSR2, or close(). */
+  readonly done: Promise<void>;
+  epochs(): EpochStatus[];
+  /** Ends the keeper and leaves its epochs running. */
+  close(): Promise<void>;
+}
+
+/**
+ * The keeper: adopts the epochs that an earlier one left, or starts the first; then serves orders, reports and signals
+ * until it is told to end. Throws what kept the first epoch from serving.
+ */
+export async function startKeeper(given: KeeperConfig, options: { signals?: boolean } = {}): Promise<Keeper> {
+  const config = resolveConfig(given);
+  const { log } = config;
+  mkdirSync(config.dir, { recursive: true, mode: 0o700 });
+
+  const ended = Promise.withResolvers<void>();
+  const stop = new AbortController();
+  const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
+  const context: KeeperContext = {
+    config,
+    registry: new EpochRegistry(config.dir),
+    kept: new KeptSockets(),
+    exclusive: new Exclusive(),
+    log,
+    now: Date.now,
+    send: (message) => outbox.send(message),
+    alone: config.controllers.length === 0,
+    signal: stop.signal,
+  };
+  const crashes = new Crashes(context);
+  const watch = (epoch: Epoch) => crashes.watch(epoch);
+  const drains = new Drains(context);
+  const upgrades = new Upgrades(context, drains, watch);
+  const status = await openStatus(context, { crashes, upgrades, drains });
+
+  const close = async () => {
+    if (stop.signal.aborted) return ended.promise;
+    stop.abort(new SluiceError('CONTROLLER_AWAY', 'the keeper ends'));
+    undoSignals();
+    files.close();
+    clearInterval(sync);
+    drains.stop();
+    for (const epoch of context.registry.all()) epoch.release();
+    context.kept.closeAll();
+    link?.close();
+    await status.close();
+    ended.resolve();
+  };
+
+  let undoSignals = () => {};
+  let files = { close() {} };
+  let link: ReturnType<typeof createLink> | undefined;
+  let sync: NodeJS.Timeout | undefined;
+  try {
+    await adopt(context, drains, watch);
+    if (!context.registry.serving()) await firstEpoch(context, watch);
+    if (!context.alone) {
+      link = createLink({
+        urls: config.controllers,
+        hello: () => hello(context),
+        onMessage: commandHandler(context, upgrades, drains),
+        log,
+        signal: stop.signal,
+      });
+      outbox.send = link.send;
+    }
+    announceEpochs(context);
+    sync = setInterval(() => void syncKept(context), KEPT_SYNC_MS);
+    const hotRestart = (reason: string) => restart(context, upgrades, link?.connected ?? false, reason);
+    files = watchFiles(
+      [config.bootstrap, ...config.watch],
+      (changed) => void hotRestart(`changed: ${changed.join(', ')}`),
+    );
+    if (options.signals !== false) {
+      undoSignals = installSignals(
+        {
+          terminate: () => terminate(context, drains).then(close),
+          hotRestart,
+          reopenLogs: () => context.registry.all().forEach((e) => signalProcess(e.process, 'SIGUSR1')),
+          leave: close,
+        },
+        log,
+      );
+    }
+  } catch (thrown) {
+    await close();
+    throw toSluiceError(thrown);
+  }
+  return { done: ended.promise, epochs: () => context.registry.statuses(config.slot), close };
+}
+
+/** A listener that came or went without the controller's word (a file, another control plane) is noticed after this. */
+const KEPT_SYNC_MS = 5_000;
+
+async function syncKept(context: KeeperContext): Promise<void> {
+  const serving = context.registry.serving();
+  if (!serving || context.exclusive.busy) return;
+  await context.exclusive
+    .run(async () => {
+      if (context.registry.serving() !== serving) return;
+      serving.captureListenAddresses();
+      await context.kept.sync(serving.process.pid);
+    })
+    .catch((error: unknown) => context.log('debug', 'listen sockets not kept', { error: String(error) }));
+}
+
+async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
+  const { config, registry, kept, log, signal } = context;
+  const plan = await planEpoch(context, {
+    binary: resolveBinary(config.envoy, config.envoys),
+    bootstrap: config.bootstrap,
+    concurrency: config.concurrency,
+    restartEpoch: 0,
+  });
+  const { epoch, servingAt } = await bringUp({
+    plan,
+    predecessor: { kind: 'none' },
+    kept,
+    timeoutMs: config.startTimeoutMs,
+    signal,
+    log,
+    onLaunched: (launched) => registry.add(launched),
+  });
+  epoch.update({ servingSince: servingAt });
+  watch(epoch);
+  epoch.captureListenAddresses();
+  await kept
+    .adopt({ baseId: plan.baseId, envoy: epoch.party })
+    .catch((error: unknown) =>
+      log('warn', 'listen sockets not kept until the first handover', { error: String(error) }),
+    );
+  log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
+}
+
+/** A hot restart that this agent wants: the controller's to run when it is there, else our own. Queued behind another. */
+async function restart(context: KeeperContext, upgrades: Upgrades, linked: boolean, reason: string): Promise<void> {
+  const serving = context.registry.serving();
+  if (!serving) return;
+  const target = { to: serving.meta.binary, bootstrap: context.config.bootstrap };
+  if (linked) return context.send({ type: 'propose', target, reason });
+  const upgradeId = `local-${context.now().toString(36)}-${Math.random().toString(36).slice(2, 6)}`;
+  const checked = await upgrades.check(target);
+  if (!checked.ok) {
+    const found = checked.checks.filter((c) => !c.ok).map((c) => `${c.name}: ${c.found}`);
+    context.log('error', 'hot restart refused; the serving epoch is untouched', { reason, found });
+    return;
+  }
+  await upgrades.start({ upgradeId, target, policy: context.config.policy });
+}
+
+function hello(context: KeeperContext): Extract<AgentMessage, { type: 'hello' }> {
+  const { config, registry } = context;
+  return {
+    type: 'hello',
+    v: PROTOCOL_VERSION,
+    proxy: config.proxy,
+    slot: config.slot,
+    agentVersion: AGENT_VERSION,
+    identity: identityOf(config),
+    epochs: registry.statuses(config.slot),
+    versions: knownVersions(config.envoys),
+    memory: { agentRss: process.memoryUsage.rss() },
+  };
+}
+
+function identityOf(config: ResolvedConfig): { token?: string } {
+  return config.token === undefined ? {} : { token: config.token };
+}

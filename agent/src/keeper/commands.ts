@@ -1,0 +1,75 @@
+import { type ControllerMessage, MAX_HELD, toSluiceError } from '@sluice/contract';
+import type { KeeperContext } from './context.ts';
+import type { Drains } from './drains.ts';
+import type { Upgrades } from './upgrades.ts';
+
+/** A connection list is asked for once a person looks; the filter needs a moment to send its snapshot. */
+const SNAPSHOT_WAIT_MS = 1_500;
+
+/** Does what the controller asks. Never throws: what fails is answered or logged. */
+export function commandHandler(
+  context: KeeperContext,
+  upgrades: Upgrades,
+  drains: Drains,
+): (message: ControllerMessage) => void {
+  const { send, log } = context;
+  const run = async (message: ControllerMessage): Promise<void> => {
+    switch (message.type) {
+      case 'preflight': {
+        const { upgradeId } = message;
+        const result = await upgrades.check(message.target);
+        return send({ type: 'preflight', upgradeId, ...result });
+      }
+      case 'check': {
+        const { ok, checks } = await upgrades.check(message.target);
+        return send({ type: 'checked', requestId: message.requestId, ok, checks });
+      }
+      case 'start':
+        return upgrades.start(message);
+      case 'drain':
+        return drains.applyLater(message.order);
+      case 'reset':
+        await drains.reset(message.upgradeId, message.epoch, message.override);
+        return;
+      case 'abort':
+        upgrades.abort(message.upgradeId);
+        return;
+      case 'connections':
+        return send(await listConnections(context, message));
+      case 'listenersChanged': {
+        const epoch = context.registry.get(message.epoch);
+        if (!epoch || context.registry.serving() !== epoch || context.exclusive.busy) return;
+        epoch.captureListenAddresses();
+        await context.kept.sync(epoch.process.pid);
+        return;
+      }
+      case 'refused':
+        log('error', 'refused by the controller', { code: message.code, message: message.message });
+        return;
+      default:
+        return; // ping, welcome, and what a newer controller says
+    }
+  };
+  return (message) => {
+    run(message).catch((thrown) => {
+      const error = toSluiceError(thrown);
+      log('warn', 'command refused', { command: message.type, code: error.code, error: error.message });
+    });
+  };
+}
+
+async function listConnections(
+  context: KeeperContext,
+  request: { readonly requestId: string; readonly epoch?: number; readonly limit: number },
+) {
+  const epochs = context.registry.all().filter((e) => request.epoch === undefined || e.number === request.epoch);
+  await Promise.all(epochs.map((e) => e.table.snapshot(SNAPSHOT_WAIT_MS).catch(() => {})));
+  const all = epochs.flatMap((e) => e.table.connections());
+  const limit = Math.max(0, Math.min(request.limit, 50 * MAX_HELD));
+  return {
+    type: 'connections' as const,
+    requestId: request.requestId,
+    connections: all.slice(0, limit),
+    truncated: all.length > limit,
+  };
+}

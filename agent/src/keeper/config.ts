@@ -1,0 +1,124 @@
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type DrainPolicy, type PolicyPatch, parsePolicy, SluiceError } from '@sluice/contract';
+import type { Log } from '../log.ts';
+
+export interface KeeperConfig {
+  /** Name of the proxy; `node.id` of its Envoys. */
+  readonly proxy: string;
+  readonly slot?: string;
+  /** Run folder of this slot: epochs, socket, state. */
+  readonly dir: string;
+  /** Folder shared with the agent of the other slot. */
+  readonly shared?: string;
+  /** Envoy to start with: a version below `envoys`, or a path. */
+  readonly envoy: string;
+  /** Folder with VERSION/envoy binaries. */
+  readonly envoys?: string;
+  /** The user's bootstrap, YAML or JSON. */
+  readonly bootstrap: string;
+  /** Controllers' API addresses, `http://host:port`; none = this agent decides alone. */
+  readonly controllers?: readonly string[];
+  /** The controller's xDS address as Envoy reaches it, `host:port`. */
+  readonly xds?: string;
+  readonly token?: string;
+  /** Envoy's --base-id; one per slot pair of a machine. Default: derived from the run folder. */
+  readonly baseId?: number;
+  /** Worker threads, pinned for all epochs. Default: the number of cores. */
+  readonly concurrency?: number;
+  /** `host:port` of /livez, /readyz, /metrics; none = not served. */
+  readonly statusAddress?: string;
+  readonly policy?: PolicyPatch;
+  /** Files besides the bootstrap (certificates) whose change is a reason for a hot restart. */
+  readonly watch?: readonly string[];
+  /** Longest time for a new epoch to serve. */
+  readonly startTimeoutMs?: number;
+  /** Longest drain on SIGTERM. */
+  readonly terminationDrainMs?: number;
+  readonly log: Log;
+}
+
+export interface ResolvedConfig
+  extends Required<Omit<KeeperConfig, 'shared' | 'envoys' | 'xds' | 'token' | 'statusAddress' | 'policy'>> {
+  readonly shared?: string;
+  readonly envoys?: string;
+  readonly xds?: { readonly address: string; readonly port: number };
+  readonly token?: string;
+  readonly statusAddress?: string;
+  readonly policy: DrainPolicy;
+}
+
+export function resolveConfig(config: KeeperConfig): ResolvedConfig {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._~-]{0,252}$/.test(config.proxy)) {
+    throw new SluiceError(
+      'CONFIG_INVALID',
+      `expected a proxy name of letters, digits and . _ ~ -, found ${JSON.stringify(config.proxy)}`,
+    );
+  }
+  const dir = resolve(config.dir);
+  const { shared, envoys, xds, token, statusAddress, ...rest } = config;
+  return {
+    ...rest,
+    slot: config.slot ?? '1',
+    dir,
+    bootstrap: resolve(config.bootstrap),
+    controllers: config.controllers ?? [],
+    baseId: config.baseId ?? baseIdFor(shared === undefined ? dir : resolve(shared)),
+    concurrency: config.concurrency ?? availableParallelism(),
+    policy: parsePolicy(config.policy ?? {}),
+    watch: config.watch ?? [],
+    startTimeoutMs: config.startTimeoutMs ?? 120_000,
+    terminationDrainMs: config.terminationDrainMs ?? 600_000,
+    ...(shared !== undefined && { shared: resolve(shared) }),
+    ...(envoys !== undefined && { envoys: resolve(envoys) }),
+    ...(xds !== undefined && { xds: parseHostPort(xds) }),
+    ...(token !== undefined && { token }),
+    ...(statusAddress !== undefined && { statusAddress }),
+  };
+}
+
+export function parseHostPort(text: string): { address: string; port: number } {
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d+)$/.exec(text);
+  const port = Number(match?.[3]);
+  if (!match || port > 65_535)
+    throw new SluiceError('CONFIG_INVALID', `expected host:port, found ${JSON.stringify(text)}`);
+  return { address: (match[1] ?? match[2]) as string, port };
+}
+
+/** The same for the same folder, so that a successor finds the shared memory; far from the small ids people pick by hand. */
+function baseIdFor(folder: string): number {
+  let hash = 2_166_136_261;
+  for (const byte of Buffer.from(folder)) hash = Math.imul(hash ^ byte, 16_777_619) >>> 0;
+  return 100_000 + (hash % 100_000_000);
+}
+
+/** The binary that `to` names: a path, or a version below the folder of Envoys. Throws PREFLIGHT_BINARY. */
+export function resolveBinary(to: string, envoys: string | undefined): string {
+  const path = to.includes('/') ? resolve(to) : envoys === undefined ? undefined : join(envoys, to, 'envoy');
+  if (path === undefined) {
+    throw new SluiceError(
+      'PREFLIGHT_BINARY',
+      `expected the path of an Envoy, or a folder of versions (envoys), found only ${JSON.stringify(to)}`,
+    );
+  }
+  try {
+    accessSync(path, constants.X_OK);
+  } catch (cause) {
+    throw new SluiceError(
+      'PREFLIGHT_BINARY',
+      `expected an executable Envoy at ${path}, found ${existsSync(path) ? 'one that can not be executed' : 'none'}`,
+      { cause },
+    );
+  }
+  return path;
+}
+
+export function knownVersions(envoys: string | undefined): string[] {
+  if (envoys === undefined) return [];
+  try {
+    return readdirSync(envoys).filter((name) => existsSync(join(envoys, name, 'envoy')));
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,130 @@
+import { SluiceError } from '@sluice/contract';
+import type { Epoch } from '../epochs/epoch.ts';
+import { bringUp, type Predecessor } from '../epochs/handover.ts';
+import { announceEpochs, type KeeperContext } from '../keeper/context.ts';
+import { planEpoch } from '../keeper/plan.ts';
+import { type CrashHistory, NO_CRASHES, onCrash } from './budget.ts';
+
+/** After so many crashes within one upgrade the version from before serves again: a flip back, not an eleventh try. */
+const CRASHES_BEFORE_ROLLBACK = 2;
+
+/**
+ * Watches every epoch's process. A crash of the serving one is answered with a fresh epoch on the kept listen sockets, in
+ * which connections wait meanwhile: none is refused (envoy-facts, kept listen fds).
+ */
+export class Crashes {
+  readonly #context: KeeperContext;
+  #history: CrashHistory = NO_CRASHES;
+  /** Crashes of epochs of one upgrade. */
+  readonly #byUpgrade = new Map<string, number>();
+  /** Set when the budget is used up: nothing serves. */
+  exhausted = false;
+
+  constructor(context: KeeperContext) {
+    this.#context = context;
+  }
+
+  watch(epoch: Epoch): void {
+    void epoch.gone.then(() => {
+      if (!epoch.ending && !this.#context.signal.aborted) this.#onGone(epoch);
+    });
+  }
+
+  #onGone(epoch: Epoch): void {
+    const { send, log, now, exclusive, registry } = this.#context;
+    const wasServing = registry.serving() === epoch;
+    log('error', 'epoch crashed', {
+      epoch: epoch.number,
+      version: epoch.meta.version,
+      serving: wasServing,
+      tail: epoch.folder.logTail(3),
+    });
+    send({ type: 'crashed', epoch: epoch.number, at: now() });
+    // An old epoch's drain goes on: its witnesses now say zero, and the verdict follows.
+    if (!wasServing) return;
+    epoch.setState('crashed');
+    announceEpochs(this.#context);
+    exclusive
+      .run(() => this.#relaunch(epoch))
+      .catch((error: unknown) => log('error', 'relaunch failed', { epoch: epoch.number, error: String(error) }));
+  }
+
+  async #relaunch(crashed: Epoch): Promise<void> {
+    const { registry, config, kept, log, signal, send, now } = this.#context;
+    crashed.release();
+    registry.remove(crashed);
+    const upgradeId = crashed.meta.createdBy;
+    for (;;) {
+      const decision = onCrash(this.#history, now());
+      this.#history = decision.history;
+      if (!decision.relaunch) {
+        this.exhausted = true;
+        kept.closeAll(); // nobody will accept: refuse at once rather than let clients hang in a backlog
+        throw new SluiceError(
+          'RESTART_BUDGET',
+          `expected Envoy to stay up, found ${this.#history.crashes} crashes; gave up`,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, decision.delayMs));
+      signal.throwIfAborted();
+      const { source, rollback } = this.#source(crashed);
+      const predecessor: Predecessor = kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
+      try {
+        const plan = await planEpoch(this.#context, {
+          binary: source.meta.binary,
+          bootstrap: source.meta.bootstrap,
+          concurrency: crashed.meta.concurrency,
+          restartEpoch: predecessor.kind === 'none' ? 0 : crashed.meta.restartEpoch + 1,
+          ...(upgradeId !== undefined && !rollback && { upgradeId }),
+        });
+        const { epoch, servingAt, independent } = await bringUp({
+          plan,
+          predecessor,
+          kept,
+          timeoutMs: config.startTimeoutMs,
+          signal,
+          log,
+          onLaunched: (launched) => registry.add(launched),
+        }).catch((error) => {
+          const dead = registry.get(plan.folder.epoch);
+          if (dead) registry.remove(dead);
+          throw error;
+        });
+        epoch.update({ servingSince: servingAt });
+        this.watch(epoch);
+        log('info', 'relaunched', { epoch: epoch.number, version: epoch.meta.version, after: crashed.number });
+        send({ type: 'crashed', epoch: crashed.number, at: now(), relaunchedAs: epoch.number });
+        if (rollback && upgradeId !== undefined) {
+          const message = `expected ${crashed.meta.version} to stay up, found it crashed ${CRASHES_BEFORE_ROLLBACK} times; ${epoch.meta.version} serves again`;
+          send({
+            type: 'failed',
+            upgradeId,
+            code: 'SLUICE_EPOCH_DIED',
+            message,
+            servingEpoch: epoch.number,
+            rolledBack: true,
+          });
+        }
+        announceEpochs(this.#context);
+        await independent;
+        epoch.captureListenAddresses();
+        await kept.sync(epoch.process.pid);
+        return;
+      } catch (error) {
+        log('error', 'relaunch did not serve', { after: crashed.number, error: String(error) });
+      }
+    }
+  }
+
+  /** What to start: the same again, or after repeated crashes of an upgrade's new version the one it replaced. */
+  #source(crashed: Epoch): { source: Epoch; rollback: boolean } {
+    const { createdBy, parent } = crashed.meta;
+    if (createdBy === undefined) return { source: crashed, rollback: false };
+    const crashes = (this.#byUpgrade.get(createdBy) ?? 0) + 1;
+    this.#byUpgrade.set(createdBy, crashes);
+    const before = parent === undefined ? undefined : this.#context.registry.get(parent);
+    return before && crashes > CRASHES_BEFORE_ROLLBACK
+      ? { source: before, rollback: true }
+      : { source: crashed, rollback: false };
+  }
+}

@@ -7,6 +7,7 @@ export * from './node.ts';
 export * from './order.ts';
 export * from './phases.ts';
 export * from './policy.ts';
+export * from './policy-parse.ts';
 export * from './report.ts';
 export * from './report-codec.ts';
 export * from './verdict.ts';

@@ -230,7 +230,7 @@ class Session implements Handover {
   #served(): void {
     if (this.#drained) return;
     this.#drained = true;
-    const taken = new Set(this.passed.filter((each) => each.given).map(socketKey));
+    const taken = new Set(this.passed.filter((each) => each.given).map((each) => socketKey(each)));
     this.#options.kept?.retain((request) => taken.has(socketKey(request)));
     clearTimeout(this.#timer);
     const wait = this.#options.terminateTimeoutMs ?? DEFAULT_TERMINATE_TIMEOUT_MS;

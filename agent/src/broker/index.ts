@@ -2,7 +2,7 @@
  * The broker: the one module that knows Envoy's hot restart wire protocol (source/server/hot_restart.proto).
  *
  *   const kept = new KeptSockets();
- *   await kept.adopt({ baseId, envoy: { epoch, socketPath, pid } });       // dups of a live Envoy's listen sockets
+ *   await syncKept(kept, { baseId, envoy: { epoch, socketPath, pid }, exclude: [adminAddress] }); // what it listens on now
  *   const handover = await relayHandover({ baseId, parent, child, kept }); // then launch the child
  *   await handover.drainRequested;                                         // the child serves
  *   await handover.independent;                                            // the epochs never speak again
@@ -12,4 +12,12 @@
 
 export { playParent, relayHandover } from './handover.ts';
 export { type KeptSocket, KeptSockets } from './kept.ts';
+export {
+  clearInitializing,
+  ensureSharedMemory,
+  readInitializingFlag,
+  sharedMemoryExists,
+  sharedMemoryPath,
+} from './shared-memory.ts';
+export { type SyncOptions, type SyncResult, syncKept } from './sync.ts';
 export type * from './types.ts';

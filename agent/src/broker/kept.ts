@@ -1,8 +1,10 @@
-import { close, dup, inode } from '../native/fds.ts';
+import { close, dup, hasReusePort, inode } from '../native/fds.ts';
 import type { ListenSocketRequest } from './wire.ts';
 
 export interface KeptSocket extends ListenSocketRequest {
   readonly inode: number;
+  /** One socket for all workers (the listener has no reuse_port): it answers whatever worker is asked for. */
+  readonly shared: boolean;
 }
 
 interface Entry extends KeptSocket {
@@ -10,8 +12,8 @@ interface Entry extends KeptSocket {
 }
 
 /** The key under which PassListenSocket will ask: the address in one spelling, the worker, the network namespace. */
-export function socketKey(request: ListenSocketRequest): string {
-  return `${canonical(request.address)} ${request.worker} ${request.networkNamespace ?? ''}`;
+export function socketKey(request: ListenSocketRequest, worker = request.worker): string {
+  return `${canonical(request.address)} ${worker} ${request.networkNamespace ?? ''}`;
 }
 
 /** IPv6 has many spellings of one address; URL has one. What it does not understand stays as it is. */
@@ -59,7 +61,8 @@ export class KeptSockets {
 
   /** A dup of the kept socket for whoever asks, or undefined; the receiver closes it. */
   take(request: ListenSocketRequest): number | undefined {
-    const entry = this.#entries.get(socketKey(request));
+    const first = this.#entries.get(socketKey(request, 0));
+    const entry = this.#entries.get(socketKey(request)) ?? (first?.shared ? first : undefined);
     return entry === undefined ? undefined : dup(entry.fd);
   }
 
@@ -88,7 +91,9 @@ export class KeptSockets {
       close(fd);
       return;
     }
-    this.#entries.set(key, { address, worker, ...(networkNamespace ? { networkNamespace } : {}), inode: found, fd });
+    const shared = !hasReusePort(fd);
+    const namespace = networkNamespace ? { networkNamespace } : {};
+    this.#entries.set(key, { address, worker, ...namespace, inode: found, shared, fd });
     if (old !== undefined) close(old.fd);
   }
 }

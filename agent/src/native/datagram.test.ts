@@ -2,8 +2,9 @@ import { closeSync, openSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { expect, test } from 'vitest';
 import { bindDatagram, receive, send } from './datagram.ts';
-import { dup, inode, isListening, localAddress, pidfdGetfd, pidfdOpen } from './fds.ts';
+import { dup, inode, isListening, pidfdGetfd, pidfdOpen } from './fds.ts';
 import { isSystemError } from './libc.ts';
+import { listenFds } from './listeners.ts';
 import { watchReadable } from './poller.ts';
 
 const name = (suffix: string) => `sluice-test-${process.pid}-${suffix}`;
@@ -63,14 +64,21 @@ test('watches may begin and end while a poll is under way', async () => {
 });
 
 test('a listen socket is known by address, also through its dup', async () => {
-  for (const [host, scheme] of [['127.0.0.1', 'tcp://127.0.0.1'], ['::1', 'tcp://[::1]']] as const) {
+  for (const [host, scheme] of [
+    ['127.0.0.1', 'tcp://127.0.0.1'],
+    ['::1', 'tcp://[::1]'],
+  ] as const) {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, host, resolve));
     const { port } = server.address() as { port: number };
     const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
     const copy = dup(fd);
     expect(isListening(copy)).toBe(true);
-    expect(localAddress(copy)).toBe(`${scheme}:${port}`);
+    expect(
+      listenFds(process.pid)
+        .filter((each) => each.inode === inode(fd))
+        .map((each) => each.address),
+    ).toEqual([`${scheme}:${port}`, `${scheme}:${port}`]);
     const pidfd = pidfdOpen(process.pid)!;
     const third = pidfdGetfd(pidfd, fd);
     expect(inode(third)).toBe(inode(copy));

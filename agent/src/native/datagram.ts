@@ -79,7 +79,10 @@ export function receive(fd: number): Datagram | undefined {
   const fds = rights(control.subarray(0, Number(header.msg_controllen)));
   if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) !== 0) {
     for (const each of fds) closeSync(each);
-    throw new SluiceError('TOO_LARGE', `a datagram of more than ${MAX_DATAGRAM} bytes or ${MAX_FDS} descriptors arrived`);
+    throw new SluiceError(
+      'TOO_LARGE',
+      `a datagram of more than ${MAX_DATAGRAM} bytes or ${MAX_FDS} descriptors arrived`,
+    );
   }
   const from = name.subarray(3, Math.max(3, header.msg_namelen)).toString('latin1').replace(/\0+$/, '');
   return { data: Buffer.from(data.subarray(0, got)), fds, from };

@@ -1,5 +1,5 @@
 import { closeSync, fstatSync } from 'node:fs';
-import { check, libc, must } from './libc.ts';
+import { check, isSystemError, libc, must } from './libc.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
@@ -10,6 +10,7 @@ const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
+const SO_REUSEPORT = 15;
 const SO_ACCEPTCONN = 30;
 
 /** A second descriptor of the same open file, closed on exec. */
@@ -51,30 +52,17 @@ function intOption(fd: number, option: number): number {
   return value.readInt32LE();
 }
 
-/** Is this a stream socket that listens? */
+/** Is this a stream socket that listens? Of anything else, sockets or not: no. */
 export function isListening(fd: number): boolean {
-  return intOption(fd, SO_TYPE) === 1 && intOption(fd, SO_ACCEPTCONN) === 1;
+  try {
+    return intOption(fd, SO_TYPE) === 1 && intOption(fd, SO_ACCEPTCONN) === 1;
+  } catch (error) {
+    if (isSystemError(error, 'ENOTSOCK')) return false;
+    throw error;
+  }
 }
 
-const AF_UNIX = 1;
-const AF_INET = 2;
-const AF_INET6 = 10;
-
-/** Local address of a TCP or Unix listen socket as Envoy writes it: `tcp://1.2.3.4:80`, `tcp://[::1]:80`, `unix:///path`. */
-export function localAddress(fd: number): string {
-  const address = Buffer.alloc(128);
-  const length = Buffer.alloc(4);
-  length.writeInt32LE(address.length);
-  must('getsockname', libc().getsockname(fd, address, length));
-  const family = address.readUInt16LE(0);
-  if (family === AF_INET) return `tcp://${address.subarray(4, 8).join('.')}:${address.readUInt16BE(2)}`;
-  if (family === AF_INET6) {
-    const groups = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(8 + 2 * i).toString(16));
-    return `tcp://${new URL(`tcp://[${groups.join(':')}]`).hostname}:${address.readUInt16BE(2)}`;
-  }
-  if (family === AF_UNIX) {
-    const path = address.subarray(2, length.readInt32LE()).toString('latin1');
-    return `unix://${path.startsWith('\0') ? `@${path.slice(1).replace(/\0+$/, '')}` : path.replace(/\0.*$/s, '')}`;
-  }
-  return `family-${family}://`;
+/** Was SO_REUSEPORT set? Envoy sets it exactly when each worker has a socket of its own. */
+export function hasReusePort(fd: number): boolean {
+  return intOption(fd, SO_REUSEPORT) === 1;
 }

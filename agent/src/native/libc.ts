@@ -34,7 +34,6 @@ function bind(koffi: Koffi) {
     bind: lib.func('bind', 'int', ['int', 'void *', 'uint32']),
     sendmsg: lib.func('sendmsg', 'long', ['int', koffi.pointer(msghdr), 'int']),
     recvmsg: lib.func('recvmsg', 'long', ['int', koffi.inout(koffi.pointer(msghdr)), 'int']),
-    getsockname: lib.func('getsockname', 'int', ['int', 'void *', 'void *']),
     getsockopt: lib.func('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *']),
     poll: lib.func('poll', 'int', ['void *', 'ulong', 'int']),
     eventfd: lib.func('eventfd', 'int', ['uint', 'int']),

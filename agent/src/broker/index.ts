@@ -12,6 +12,7 @@
 
 export { playParent, relayHandover } from './handover.ts';
 export { type KeptSocket, KeptSockets } from './kept.ts';
+export { KNOWN_HOT_RESTART_VERSIONS, type ProbeResult, probe } from './probe.ts';
 export {
   clearInitializing,
   ensureSharedMemory,

@@ -1,0 +1,1 @@
+export { type AgentLink, createLink, type LinkOptions, type LinkState } from './link.ts';

@@ -1,0 +1,139 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  type AgentMessage,
+  type ControllerMessage,
+  type Hello,
+  PING_INTERVAL_MS,
+  toSluiceError,
+} from '@sluice/contract';
+import type { Log } from '../log.ts';
+import { backoffMs } from './backoff.ts';
+import { type Connection, connect } from './connection.ts';
+import { Outbox } from './outbox.ts';
+
+export interface LinkState {
+  readonly connected: boolean;
+  readonly url?: string;
+  /** Epoch milliseconds of the last change. */
+  readonly since: number;
+  /** Why it is not connected. */
+  readonly error?: string;
+}
+
+export interface LinkOptions {
+  /** The controllers' API addresses, tried in turn. */
+  readonly urls: readonly string[];
+  /** The whole state, read anew at every connect. */
+  readonly hello: () => Hello;
+  readonly onMessage: (message: ControllerMessage) => void;
+  readonly onState?: (state: LinkState) => void;
+  readonly log: Log;
+  /** Ends the link for good. */
+  readonly signal: AbortSignal;
+  readonly pingMs?: number;
+  readonly backoffFirstMs?: number;
+  readonly backoffMaxMs?: number;
+}
+
+export interface AgentLink {
+  /** Never throws, never blocks: kept (see Outbox) while the controller is away. */
+  send(message: AgentMessage): void;
+  readonly connected: boolean;
+  readonly state: LinkState;
+  /** Resolves when the link has ended, after its signal. */
+  readonly done: Promise<void>;
+}
+
+/** A connection that lasted this long was a good one: the next loss starts the back-off anew. */
+const STEADY_MS = 1_000;
+
+/** Keeps one connection to a controller for as long as `signal` allows. Without urls it never connects and keeps nothing. */
+export function createLink(options: LinkOptions): AgentLink {
+  const { urls, log, signal } = options;
+  const pingMs = options.pingMs ?? PING_INTERVAL_MS;
+  const outbox = new Outbox();
+  let connection: Connection | undefined;
+  let state: LinkState = {
+    connected: false,
+    since: Date.now(),
+    error: urls.length === 0 ? 'no controller' : 'starting',
+  };
+
+  const setState = (next: LinkState): void => {
+    state = next;
+    guarded('state', () => options.onState?.(next));
+  };
+  const guarded = (what: string, action: () => void): void => {
+    try {
+      action();
+    } catch (thrown) {
+      log('error', `link: ${what} was not handled`, { error: toSluiceError(thrown).message });
+    }
+  };
+  const pump = (): void => {
+    while (connection !== undefined && !connection.full) {
+      const message = outbox.take(Date.now());
+      if (message === undefined) return;
+      if (!connection.write(message)) log('error', 'link: a message is larger than its bound', { type: message.type });
+    }
+  };
+  const events = {
+    message: (message: ControllerMessage) => guarded(`message ${message.type}`, () => options.onMessage(message)),
+    odd: (error: Error) => log('warn', 'link: a message was ignored', { error: error.message }),
+    drain: pump,
+  };
+
+  const session = async (url: string): Promise<{ lasted: number; reason: string }> => {
+    const open = await connect(url, options.hello(), events, pingMs, signal);
+    const since = Date.now();
+    connection = open;
+    log('info', 'link: connected', { url, version: open.version });
+    setState({ connected: true, url, since });
+    pump();
+    const reason = await open.ended;
+    connection = undefined;
+    outbox.disconnected(Date.now() - 3 * pingMs);
+    return { lasted: Date.now() - since, reason };
+  };
+
+  const run = async (): Promise<void> => {
+    let lastError = '';
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      const url = urls[attempt % urls.length] ?? '';
+      let error: string;
+      try {
+        const { lasted, reason } = await session(url);
+        if (lasted >= STEADY_MS) attempt = -1;
+        error = reason;
+      } catch (thrown) {
+        error = toSluiceError(thrown).message;
+      }
+      if (signal.aborted) break;
+      // The same failure again is no news.
+      if (error !== lastError || state.connected) log('warn', 'link: not connected', { url, error });
+      lastError = error;
+      setState({ connected: false, since: state.connected ? Date.now() : state.since, error });
+      const round = Math.floor(Math.max(0, attempt) / urls.length);
+      await delay(backoffMs(round, Math.random(), options.backoffFirstMs, options.backoffMaxMs), undefined, {
+        signal,
+      }).catch(() => undefined);
+    }
+    setState({ connected: false, since: Date.now(), error: 'stopped' });
+  };
+
+  const done = urls.length === 0 ? Promise.resolve() : run();
+  return {
+    send(message) {
+      if (urls.length === 0) return;
+      outbox.push(message);
+      pump();
+    },
+    get connected() {
+      return connection !== undefined;
+    },
+    get state() {
+      return state;
+    },
+    done,
+  };
+}

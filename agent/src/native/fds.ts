@@ -66,3 +66,8 @@ export function isListening(fd: number): boolean {
 export function hasReusePort(fd: number): boolean {
   return intOption(fd, SO_REUSEPORT) === 1;
 }
+
+/** A named pipe for its owner alone; an existing one is kept. */
+export function makeFifo(path: string): void {
+  check('mkfifo', libc().mkfifo(path, 0o600), 'EEXIST');
+}

@@ -1,6 +1,6 @@
 import { SluiceError } from '@sluice/contract';
 import { close, inode } from '../native/fds.ts';
-import { Channel } from './channel.ts';
+import { Channel, untilFree } from './channel.ts';
 import { namesOf } from './names.ts';
 import type { FoundSocket } from './sync.ts';
 import type { Party } from './types.ts';
@@ -9,8 +9,6 @@ import { Assembler, encodeListenSocketRequest, type ListenSocketRequest } from '
 const DEFAULT_TIMEOUT_MS = 5_000;
 /** Envoy answers -1 past its last worker; this bounds a peer that never does. */
 const MAX_WORKERS = 1024;
-/** Longer than Envoy's 10 repetitions, a second apart, of an answer that finds nobody. */
-const LINGER_MS = 15_000;
 
 export interface AskOptions {
   readonly baseId: number;
@@ -33,6 +31,7 @@ export interface AskOptions {
 export async function askListenSockets(options: AskOptions): Promise<FoundSocket[]> {
   const { sockets, signal, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   const found: FoundSocket[] = [];
+  await untilFree(namesOf(options.baseId, options.envoy).itsChild);
   const conversation = new Conversation(options, timeoutMs);
   try {
     for (const address of new Set(sockets.map((socket) => socket.address))) {
@@ -62,7 +61,6 @@ class Conversation {
     | { address: string; resolve: (fd: number | undefined) => void; reject: (error: unknown) => void }
     | undefined;
   #owed = 0;
-  #closing: NodeJS.Timeout | undefined;
 
   constructor({ baseId, envoy, sockets }: AskOptions, timeoutMs: number) {
     const names = namesOf(baseId, envoy);
@@ -82,7 +80,7 @@ class Conversation {
   async ask(request: ListenSocketRequest): Promise<number | undefined> {
     const { promise, resolve, reject } = Promise.withResolvers<number | undefined>();
     this.#waiting = { address: request.address, resolve, reject };
-    this.#owed++;
+    this.#owed = 1;
     const timer = setTimeout(() => {
       const what = `an answer about ${request.address} within ${this.#timeoutMs} ms`;
       this.#failed(new SluiceError('TIMEOUT', `expected ${what}, found none`));
@@ -98,7 +96,7 @@ class Conversation {
   /** At once, or when the answer that is still owed has come. */
   close(): void {
     if (this.#owed === 0) this.#channel.close();
-    else this.#closing = setTimeout(() => this.#channel.close(), LINGER_MS);
+    else this.#channel.retire(this.#assembler);
   }
 
   #answered(data: Buffer, fds: number[]): void {
@@ -110,21 +108,17 @@ class Conversation {
       if (kind !== 'passListenSocketReply') {
         throw new SluiceError('PREFLIGHT_WIRE', `expected a listen socket, found ${kind ?? 'a part of a message'}`);
       }
+      // Not ours: the answer that a killed predecessor of this agent was owed.
       if (waiting === undefined || !this.#belongs(fd, waiting.address)) {
         if (fd !== undefined) close(fd);
-      } else {
-        this.#waiting = undefined;
-        waiting.resolve(fd);
+        return;
       }
-      if (waiting !== undefined && this.#waiting !== undefined) return;
+      this.#waiting = undefined;
+      this.#owed = 0;
+      waiting.resolve(fd);
     } catch (error) {
       if (fd !== undefined) close(fd);
       this.#failed(error);
-    }
-    this.#owed--;
-    if (this.#closing !== undefined) {
-      clearTimeout(this.#closing);
-      this.#channel.close();
     }
   }
 
@@ -139,4 +133,46 @@ class Conversation {
     this.#waiting = undefined;
     waiting?.reject(error);
   }
+}
+
+export interface AbsorbOptions {
+  readonly baseId: number;
+  readonly envoy: Party;
+  /** Envoy repeats an answer every second. Default 2,500 ms. */
+  readonly durationMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * For the successor of an agent that was killed in a handover or while asking: takes in, under the name that this Envoy
+ * believes to be its child's, the answer that it may still be trying to give. Without this it aborts after 10 s. Returns
+ * how many messages came. Do it before anything else is asked of this Envoy.
+ */
+export async function absorbReplies(options: AbsorbOptions): Promise<number> {
+  const names = namesOf(options.baseId, options.envoy);
+  await untilFree(names.itsChild);
+  options.signal?.throwIfAborted();
+  const over = Promise.withResolvers<void>();
+  let messages = 0;
+  const assembler = new Assembler();
+  const channel = new Channel(names.itsChild, names.parent, {
+    onDatagram(data, fds) {
+      for (const fd of fds) close(fd);
+      try {
+        if (assembler.push(data) !== undefined) messages++;
+      } catch {
+        // The rest of a message whose head the predecessor received.
+      }
+    },
+    onGone: () => {},
+    onError: () => over.resolve(),
+  });
+  const timer = setTimeout(over.resolve, options.durationMs ?? 2_500);
+  const stop = () => over.resolve();
+  options.signal?.addEventListener('abort', stop, { once: true });
+  await over.promise;
+  clearTimeout(timer);
+  options.signal?.removeEventListener('abort', stop);
+  channel.close();
+  return messages;
 }

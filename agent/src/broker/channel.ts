@@ -3,6 +3,7 @@ import { bindDatagram, receive, send } from '../native/datagram.ts';
 import { close } from '../native/fds.ts';
 import { isSystemError } from '../native/libc.ts';
 import { type Watch, watchReadable } from '../native/poller.ts';
+import type { Assembler } from './wire.ts';
 
 /** How long a full queue is left alone; a datagram socket can not be polled for room in another's queue. */
 const RETRY_MS = 2;
@@ -22,17 +23,29 @@ interface Outgoing {
   readonly fds: readonly number[];
 }
 
+/** Longer than Envoy's 10 repetitions, a second apart, of an answer that finds nobody. */
+const RETIRE_MS = 15_000;
+/** Names that still wait for an answer that nobody wants any more. */
+const retiring = new Map<string, Promise<void>>();
+
+/** Resolves when no retiring channel holds the name (RETIRE_MS at most). */
+export async function untilFree(name: string): Promise<void> {
+  await retiring.get(name);
+}
+
 /** One bound name that talks to one other name, in order and without ever blocking. */
 export class Channel {
   readonly #fd: number;
   readonly #watch: Watch;
+  readonly #own: string;
   readonly #peer: string;
-  readonly #events: ChannelEvents;
+  #events: ChannelEvents;
   readonly #queue: Outgoing[] = [];
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(own: string, peer: string, events: ChannelEvents) {
+    this.#own = own;
     this.#peer = peer;
     this.#events = events;
     try {
@@ -59,6 +72,35 @@ export class Channel {
     this.#watch.stop();
     close(this.#fd);
     for (const { fds } of this.#queue.splice(0)) for (const fd of fds) close(fd);
+  }
+
+  /**
+   * Closes after the answer that the peer still owes: one that finds nobody makes Envoy repeat it for 10 s and then abort
+   * (hot_restarting_base.cc, SENDMSG_MAX_RETRIES). `partial`: what has come of it.
+   */
+  retire(partial: Assembler): void {
+    // A request that was never sent has no answer.
+    if (this.#closed || this.#queue.length > 0) {
+      this.close();
+      return;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    retiring.set(this.#own, promise);
+    const end = () => {
+      if (retiring.get(this.#own) === promise) retiring.delete(this.#own);
+      clearTimeout(timer);
+      this.close();
+      resolve();
+    };
+    const timer = setTimeout(end, RETIRE_MS);
+    this.#events = {
+      onDatagram(data, fds) {
+        for (const fd of fds) close(fd);
+        if (partial.push(data) !== undefined) end();
+      },
+      onGone: end,
+      onError: end,
+    };
   }
 
   #flush(): void {

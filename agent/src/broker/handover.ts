@@ -1,7 +1,7 @@
 import { SluiceError } from '@sluice/contract';
 import { close, pidfdOpen } from '../native/fds.ts';
 import { type Watch, watchReadable } from '../native/poller.ts';
-import { Channel } from './channel.ts';
+import { Channel, untilFree } from './channel.ts';
 import { socketKey } from './kept.ts';
 import { namesOf } from './names.ts';
 import type {
@@ -200,6 +200,11 @@ class Session implements Handover {
     const replyFds = this.#replyFds;
     this.#replyFds = [];
     const pending = this.#pending;
+    if (!answers(message, pending)) {
+      // Owed to the child of an agent that was killed: this child would take it for its own answer.
+      for (const fd of replyFds) close(fd);
+      return;
+    }
     this.#pending = undefined;
     if (message.kind === 'unknown') this.#unknown('parent', datagrams);
     if (message.kind === 'shutdownAdminReply') this.originalStartSeconds = Number(message.originalStartSeconds);
@@ -275,7 +280,8 @@ class Session implements Handover {
     clearTimeout(this.#timer);
     this.#options.signal?.removeEventListener('abort', this.#abort);
     this.#front.close();
-    this.#back?.close();
+    if (this.#pending === undefined) this.#back?.close();
+    else this.#back?.retire(this.#fromParent);
     for (const fd of this.#replyFds.splice(0)) close(fd);
     for (const { fd, watch } of this.#pidfds.splice(0)) {
       watch.stop();
@@ -305,11 +311,19 @@ class Session implements Handover {
   }
 }
 
+/** Whether the reply can be the answer to the request. Anything that is not known may be. */
+function answers(reply: Message, pending: Message | undefined): boolean {
+  if (pending === undefined) return false;
+  if (pending.kind === 'unknown' || reply.kind === 'unknown' || reply.kind === 'notRecognized') return true;
+  return reply.kind === `${pending.kind}Reply`;
+}
+
 /**
  * Binds the names between a live parent and the child that is about to be launched, and relays. Throws UPGRADE_CONFLICT
  * when another handover holds one of the names.
  */
 export async function relayHandover(options: RelayOptions): Promise<Handover> {
+  await untilFree(namesOf(options.baseId, options.parent).itsChild);
   return new Session(options);
 }
 

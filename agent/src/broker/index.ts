@@ -10,6 +10,7 @@
  *   const relaunch = await playParent({ baseId, child, kept });            // no live parent: answers from the kept dups
  */
 
+export { type AbsorbOptions, absorbReplies } from './ask.ts';
 export { playParent, relayHandover } from './handover.ts';
 export { type KeptSocket, KeptSockets } from './kept.ts';
 export { KNOWN_HOT_RESTART_VERSIONS, type ProbeResult, probe } from './probe.ts';

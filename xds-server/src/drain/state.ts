@@ -1,0 +1,155 @@
+import type {
+  CheckResult,
+  Connection,
+  DrainOrder,
+  DrainPolicy,
+  EpochStatus,
+  Override,
+  Phase,
+  UpgradeTarget,
+  Verdict,
+} from '@sluice/contract';
+
+/** One upgrade as it is stored: plain data, JSON. Times are epoch milliseconds of the controller's clock. */
+export interface UpgradeState {
+  readonly id: string;
+  readonly proxy: string;
+  readonly target: UpgradeTarget;
+  readonly policy: DrainPolicy;
+  readonly createdAt: number;
+  readonly phase: Phase;
+  readonly phaseSince: number;
+  /** Slot of the agent that starts the new epoch; set with the first command, or by the one who asked. */
+  readonly slot?: string;
+  /** Slot of the agent that holds the old epoch. */
+  readonly oldSlot?: string;
+  /** Why the phase is what it is, for a person. */
+  readonly reason: string;
+  readonly from?: string;
+  readonly to?: string;
+  readonly method?: string;
+  readonly epoch?: number;
+  readonly oldEpoch?: number;
+  readonly checks?: readonly CheckResult[];
+  readonly order?: DrainOrder;
+  readonly orderAckedAt?: number;
+  readonly orderNack?: string;
+  readonly orderAppliedAt?: number;
+  readonly orderVia?: string;
+  readonly verdict?: Verdict;
+  readonly safeToResetAt?: number;
+  readonly deadlineRecorded?: boolean;
+  readonly override?: Override;
+  readonly authorisedAt?: number;
+  readonly resetAt?: number;
+  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly Connection[] };
+  /** Asked of the agent because of a user's wish or a bound; the agent's answer ends the upgrade. */
+  readonly abort?: { readonly at: number; readonly code: string; readonly message: string };
+  readonly failure?: { readonly code: string; readonly message: string };
+  readonly rollbackOf?: string;
+  readonly rollbackId?: string;
+  /** The upgrade that flips back has served: this one ends as RolledBack. */
+  readonly rolledBack?: boolean;
+  /** When the last command was sent, and how often in this phase: retries back off by it. */
+  readonly sentAt?: number;
+  readonly attempts: number;
+}
+
+/** What happens to an upgrade. Events may come late, twice or in another order. */
+export type UpgradeEvent =
+  /** It is this upgrade's turn: no older one of the proxy is before its Draining. `slot`: whom to order it from. */
+  | { readonly type: 'turn'; readonly slot: string }
+  /** An agent sent its whole list; `hello`: it is the first of a new link, so messages may have been lost before it. */
+  | { readonly type: 'epochs'; readonly slot: string; readonly epochs: readonly EpochStatus[]; readonly hello: boolean }
+  | {
+      readonly type: 'preflight';
+      readonly ok: boolean;
+      readonly checks: readonly CheckResult[];
+      readonly from?: string;
+      readonly to?: string;
+    }
+  | {
+      readonly type: 'serving';
+      readonly epoch: number;
+      readonly oldEpoch: number;
+      readonly from: string;
+      readonly to: string;
+      readonly at: number;
+      readonly method: string;
+    }
+  | { readonly type: 'failed'; readonly code: string; readonly message: string; readonly rolledBack: boolean }
+  | { readonly type: 'orderAcked'; readonly version: number }
+  | { readonly type: 'orderNacked'; readonly version: number; readonly error: string }
+  | { readonly type: 'orderApplied'; readonly epoch: number; readonly version: number; readonly via: string }
+  | { readonly type: 'verdict'; readonly epoch: number; readonly verdict: Verdict }
+  | {
+      readonly type: 'resetDone';
+      readonly epoch: number;
+      readonly at: number;
+      readonly old: number;
+      readonly drained: number;
+      readonly cut: readonly Connection[];
+    }
+  | { readonly type: 'abort'; readonly by: string }
+  | { readonly type: 'override'; readonly by: string; readonly reason: string }
+  | { readonly type: 'rollback'; readonly rollbackId: string }
+  | { readonly type: 'rollbackServing' }
+  /** The controller started: orders are given again for what is under way. */
+  | { readonly type: 'resumed' }
+  | { readonly type: 'tick' };
+
+export type Command =
+  | { readonly type: 'sendPreflight'; readonly slot: string }
+  | { readonly type: 'sendStart'; readonly slot: string }
+  | { readonly type: 'sendAbort'; readonly slot: string }
+  /** Serve the order to the old epoch by xDS, and over its agent's link as well. */
+  | { readonly type: 'pushOrder'; readonly slot: string | undefined; readonly order: DrainOrder }
+  | { readonly type: 'withdrawOrder'; readonly epoch: number }
+  | {
+      readonly type: 'authorizeReset';
+      readonly slot: string | undefined;
+      readonly epoch: number;
+      readonly override?: { readonly by: string; readonly reason: string };
+    };
+
+/** Who can be spoken to while an event is handled. */
+export interface Surroundings {
+  readonly now: number;
+  /** Slots of this proxy whose agents are connected. */
+  readonly connected: ReadonlySet<string>;
+  /** Slot of the agent that holds an epoch, as last heard. */
+  readonly slotOf: (epoch: number) => string | undefined;
+}
+
+export interface Entry {
+  readonly phase: Phase;
+  readonly event: string;
+  readonly text: string;
+}
+
+export interface Step {
+  readonly state: UpgradeState;
+  readonly commands: readonly Command[];
+  readonly entries: readonly Entry[];
+}
+
+/** Bounds of the phases in milliseconds; every one counts from the start of its phase. */
+export interface Bounds {
+  readonly idle: number;
+  readonly preflight: number;
+  readonly starting: number;
+  /** From asking the agent to give up until its answer is no longer waited for. */
+  readonly abort: number;
+  /** First retry of an unanswered command; doubles up to `retryMax`. */
+  readonly retry: number;
+  readonly retryMax: number;
+}
+
+export const DEFAULT_BOUNDS: Bounds = {
+  idle: 600_000,
+  preflight: 60_000,
+  starting: 120_000,
+  abort: 30_000,
+  retry: 5_000,
+  retryMax: 60_000,
+};

@@ -1,0 +1,171 @@
+import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict';
+import { DEFAULT_POLICY, type Phase, type RecordEntry } from '@sluice/contract';
+import type { UpgradeState } from '../drain/state.ts';
+import type { AgentRow, Store } from './store.ts';
+
+/** A store under test. `reopen` gives another instance on the same data, as a restarted controller would have. */
+export interface StoreUnderTest {
+  readonly open: () => Promise<Store>;
+  /** undefined: this store does not outlive its process. */
+  readonly reopen?: (() => Promise<Store>) | undefined;
+}
+
+export interface ConformanceCase {
+  readonly name: string;
+  readonly run: (subject: StoreUnderTest) => Promise<void>;
+}
+
+export function sampleUpgrade(id: string, more: Partial<UpgradeState> = {}): UpgradeState {
+  return {
+    id,
+    proxy: 'edge',
+    target: { to: '1.40.0' },
+    policy: DEFAULT_POLICY,
+    createdAt: 1_000,
+    phase: 'Idle',
+    phaseSince: 1_000,
+    reason: 'recorded',
+    attempts: 0,
+    ...more,
+  };
+}
+
+function entry(upgradeId: string, seq: number, phase: Phase = 'Idle'): RecordEntry {
+  return { upgradeId, proxy: 'edge', seq, at: 1_000 + seq, phase, event: 'phase', text: `entry ${seq}` };
+}
+
+const conflict = { code: 'UPGRADE_CONFLICT' };
+
+/** What every store must do; the caller runs each case with the test runner of its choice. */
+export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
+  {
+    name: 'gives back what was written',
+    run: async ({ open }) => {
+      const store = await open();
+      const state = sampleUpgrade('a', { slot: '1', rollbackOf: 'ü "quoted"\n' });
+      const { version } = await store.insertUpgrade(state, [entry('a', 0)]);
+      deepStrictEqual(await store.upgrade('a'), { state, version });
+      deepStrictEqual(await store.record('a'), [entry('a', 0)]);
+      strictEqual(await store.upgrade('b'), undefined);
+      deepStrictEqual(await store.record('b'), []);
+    },
+  },
+  {
+    name: 'refuses a second upgrade of the same id and keeps the first',
+    run: async ({ open }) => {
+      const store = await open();
+      await store.insertUpgrade(sampleUpgrade('a'), [entry('a', 0)]);
+      await rejects(store.insertUpgrade(sampleUpgrade('a', { reason: 'other' }), [entry('a', 1)]), conflict);
+      strictEqual((await store.upgrade('a'))?.state.reason, 'recorded');
+      strictEqual((await store.record('a')).length, 1);
+    },
+  },
+  {
+    name: 'lets only the writer of the last version write',
+    run: async ({ open }) => {
+      const store = await open();
+      const first = await store.insertUpgrade(sampleUpgrade('a'), []);
+      const second = await store.updateUpgrade(sampleUpgrade('a', { phase: 'Preflight' }), first.version, [
+        entry('a', 0),
+      ]);
+      await rejects(
+        store.updateUpgrade(sampleUpgrade('a', { phase: 'Failed' }), first.version, [entry('a', 1)]),
+        conflict,
+      );
+      await rejects(store.updateUpgrade(sampleUpgrade('x'), '1', []), conflict);
+      const found = await store.upgrade('a');
+      strictEqual(found?.state.phase, 'Preflight');
+      strictEqual(found?.version, second.version);
+      strictEqual((await store.record('a')).length, 1);
+    },
+  },
+  {
+    name: 'keeps a record in the order of its numbers, one line a number',
+    run: async ({ open }) => {
+      const store = await open();
+      const { version } = await store.insertUpgrade(sampleUpgrade('a'), [entry('a', 0), entry('a', 1)]);
+      await store.updateUpgrade(sampleUpgrade('a'), version, [entry('a', 2)]);
+      deepStrictEqual(
+        (await store.record('a')).map((one) => one.seq),
+        [0, 1, 2],
+      );
+    },
+  },
+  {
+    name: 'lists the newest first, by proxy and bounded',
+    run: async ({ open }) => {
+      const store = await open();
+      await store.insertUpgrade(sampleUpgrade('a', { createdAt: 1 }), []);
+      await store.insertUpgrade(sampleUpgrade('b', { createdAt: 3 }), []);
+      await store.insertUpgrade(sampleUpgrade('c', { createdAt: 2, proxy: 'other' }), []);
+      const ids = async (filter?: { proxy?: string; limit?: number }) =>
+        (await store.upgrades(filter)).map((one) => one.state.id);
+      deepStrictEqual(await ids(), ['b', 'c', 'a']);
+      deepStrictEqual(await ids({ proxy: 'edge' }), ['b', 'a']);
+      deepStrictEqual(await ids({ proxy: 'edge', limit: 1 }), ['b']);
+      deepStrictEqual(await ids({ proxy: 'nobody' }), []);
+    },
+  },
+  {
+    name: 'prunes ended upgrades only, the oldest, with their records',
+    run: async ({ open }) => {
+      const store = await open();
+      for (const [n, phase] of (['Done', 'Draining', 'Failed', 'RolledBack'] as const).entries()) {
+        await store.insertUpgrade(sampleUpgrade(`u${n}`, { phase, createdAt: n }), [entry(`u${n}`, 0)]);
+      }
+      await store.prune('edge', 1);
+      deepStrictEqual(
+        (await store.upgrades()).map((one) => one.state.id),
+        ['u3', 'u1'],
+      );
+      deepStrictEqual(await store.record('u0'), []);
+      strictEqual((await store.record('u3')).length, 1);
+    },
+  },
+  {
+    name: 'remembers the agents, one row a slot',
+    run: async ({ open }) => {
+      const store = await open();
+      const row: AgentRow = {
+        proxy: 'edge',
+        slot: '1',
+        agentVersion: '1',
+        versions: ['1.40.0'],
+        epochs: [],
+        seenAt: 1,
+      };
+      await store.putAgent(row);
+      await store.putAgent({ ...row, seenAt: 2 });
+      await store.putAgent({ ...row, slot: '2' });
+      const rows = [...(await store.agents())].sort((a, b) => a.slot.localeCompare(b.slot));
+      deepStrictEqual(rows, [
+        { ...row, seenAt: 2 },
+        { ...row, slot: '2' },
+      ]);
+    },
+  },
+  {
+    name: 'still has everything after it was opened again',
+    run: async ({ open, reopen }) => {
+      if (reopen === undefined) return;
+      const store = await open();
+      const { version } = await store.insertUpgrade(sampleUpgrade('a'), [entry('a', 0)]);
+      await store.close();
+      const again = await reopen();
+      deepStrictEqual(await again.upgrade('a'), { state: sampleUpgrade('a'), version });
+      await again.updateUpgrade(sampleUpgrade('a', { phase: 'Done' }), version, [entry('a', 1)]);
+      strictEqual((await again.record('a')).length, 2);
+      await again.ping();
+    },
+  },
+  {
+    name: 'gives out no object that a caller could change behind its back',
+    run: async ({ open }) => {
+      const store = await open();
+      await store.insertUpgrade(sampleUpgrade('a'), []);
+      const found = (await store.upgrade('a')) as { state: { phase: string } };
+      found.state.phase = 'Done';
+      strictEqual((await store.upgrade('a'))?.state.phase, 'Idle');
+    },
+  },
+];

@@ -1,0 +1,71 @@
+import { isTerminal, type RecordEntry, SluiceError } from '@sluice/contract';
+import type { UpgradeState } from '../drain/state.ts';
+import type { AgentRow, Store, Stored } from './store.ts';
+
+/** A store for tests and for a controller that need not survive. */
+export class MemoryStore implements Store {
+  readonly #agents = new Map<string, string>();
+  readonly #upgrades = new Map<string, { text: string; version: number }>();
+  readonly #records = new Map<string, RecordEntry[]>();
+
+  async agents(): Promise<readonly AgentRow[]> {
+    return [...this.#agents.values()].map((text) => JSON.parse(text) as AgentRow);
+  }
+
+  async putAgent(row: AgentRow): Promise<void> {
+    this.#agents.set(JSON.stringify([row.proxy, row.slot]), JSON.stringify(row));
+  }
+
+  async upgrades(filter: { readonly proxy?: string; readonly limit?: number } = {}): Promise<readonly Stored[]> {
+    const all = [...this.#upgrades.values()]
+      .map((row) => this.#stored(row))
+      .filter((one) => filter.proxy === undefined || one.state.proxy === filter.proxy)
+      .sort((a, b) => b.state.createdAt - a.state.createdAt || (a.state.id < b.state.id ? 1 : -1));
+    return all.slice(0, filter.limit ?? all.length);
+  }
+
+  async upgrade(id: string): Promise<Stored | undefined> {
+    const row = this.#upgrades.get(id);
+    return row === undefined ? undefined : this.#stored(row);
+  }
+
+  async insertUpgrade(state: UpgradeState, entries: readonly RecordEntry[]): Promise<Stored> {
+    if (this.#upgrades.has(state.id)) throw new SluiceError('UPGRADE_CONFLICT', `upgrade ${state.id} exists already`);
+    return this.#write(state, 1, entries);
+  }
+
+  async updateUpgrade(state: UpgradeState, expected: string, entries: readonly RecordEntry[]): Promise<Stored> {
+    const row = this.#upgrades.get(state.id);
+    if (row === undefined || String(row.version) !== expected) {
+      const found = row === undefined ? 'none' : row.version;
+      throw new SluiceError('UPGRADE_CONFLICT', `upgrade ${state.id}: expected version ${expected}, found ${found}`);
+    }
+    return this.#write(state, row.version + 1, entries);
+  }
+
+  async prune(proxy: string, keep: number): Promise<void> {
+    const ended = (await this.upgrades({ proxy })).filter((one) => isTerminal(one.state.phase));
+    for (const { state } of ended.slice(keep)) {
+      this.#upgrades.delete(state.id);
+      this.#records.delete(state.id);
+    }
+  }
+
+  async record(upgradeId: string): Promise<readonly RecordEntry[]> {
+    return [...(this.#records.get(upgradeId) ?? [])];
+  }
+
+  async ping(): Promise<void> {}
+  async close(): Promise<void> {}
+
+  #write(state: UpgradeState, version: number, entries: readonly RecordEntry[]): Stored {
+    const row = { text: JSON.stringify(state), version };
+    this.#upgrades.set(state.id, row);
+    this.#records.set(state.id, [...(this.#records.get(state.id) ?? []), ...entries]);
+    return this.#stored(row);
+  }
+
+  #stored(row: { text: string; version: number }): Stored {
+    return { state: JSON.parse(row.text) as UpgradeState, version: String(row.version) };
+  }
+}

@@ -1,0 +1,44 @@
+import type { EpochStatus, RecordEntry } from '@sluice/contract';
+import type { UpgradeState } from '../drain/state.ts';
+
+/** What is remembered of one agent slot of one proxy, so that a restarted controller knows whom to expect. */
+export interface AgentRow {
+  readonly proxy: string;
+  readonly slot: string;
+  readonly agentVersion: string;
+  readonly versions: readonly string[];
+  readonly epochs: readonly EpochStatus[];
+  readonly seenAt: number;
+}
+
+/** An upgrade and the version of its stored form: opaque, changes with every write. */
+export interface Stored {
+  readonly state: UpgradeState;
+  readonly version: string;
+}
+
+/**
+ * Where the controller keeps its state. A write has happened when its promise resolves, and outlives a SIGKILL then.
+ * A second implementation passes `storeConformance`. All methods reject with a SluiceError.
+ */
+export interface Store {
+  agents(): Promise<readonly AgentRow[]>;
+  /** Replaces the row of the same proxy and slot. */
+  putAgent(row: AgentRow): Promise<void>;
+
+  /** Newest first. `limit`: at most so many. */
+  upgrades(filter?: { readonly proxy?: string; readonly limit?: number }): Promise<readonly Stored[]>;
+  upgrade(id: string): Promise<Stored | undefined>;
+  /** Rejects with UPGRADE_CONFLICT when the id exists. */
+  insertUpgrade(state: UpgradeState, entries: readonly RecordEntry[]): Promise<Stored>;
+  /** Writes state and entries together; rejects with UPGRADE_CONFLICT when the stored version is another one. */
+  updateUpgrade(state: UpgradeState, expected: string, entries: readonly RecordEntry[]): Promise<Stored>;
+  /** Removes the oldest ended upgrades of a proxy, with their records, so that `keep` are left. */
+  prune(proxy: string, keep: number): Promise<void>;
+  /** By seq. */
+  record(upgradeId: string): Promise<readonly RecordEntry[]>;
+
+  /** Rejects when the store can not be written: what /readyz asks. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}

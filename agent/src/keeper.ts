@@ -19,6 +19,7 @@ import { Drains } from './keeper/drains.ts';
 import { Exclusive } from './keeper/exclusive.ts';
 import { planEpoch } from './keeper/plan.ts';
 import { openStatus } from './keeper/status.ts';
+import { keepListeners } from './keeper/kept.ts';
 import { terminate } from './keeper/terminate.ts';
 import { Upgrades } from './keeper/upgrades.ts';
 import { createLink } from './link/index.ts';
@@ -128,13 +129,9 @@ const KEPT_SYNC_MS = 5_000;
 async function syncKept(context: KeeperContext): Promise<void> {
   const serving = context.registry.serving();
   if (!serving || context.exclusive.busy) return;
-  await context.exclusive
-    .run(async () => {
-      if (context.registry.serving() !== serving) return;
-      serving.captureListenAddresses();
-      await context.kept.sync(serving.process.pid);
-    })
-    .catch((error: unknown) => context.log('debug', 'listen sockets not kept', { error: String(error) }));
+  await context.exclusive.run(async () => {
+    if (context.registry.serving() === serving) await keepListeners(context, serving);
+  });
 }
 
 async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
@@ -156,12 +153,7 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
   });
   epoch.update({ servingSince: servingAt });
   watch(epoch);
-  epoch.captureListenAddresses();
-  await kept
-    .adopt({ baseId: plan.baseId, envoy: epoch.party })
-    .catch((error: unknown) =>
-      log('warn', 'listen sockets not kept until the first handover', { error: String(error) }),
-    );
+  await keepListeners(context, epoch);
   log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
 }
 

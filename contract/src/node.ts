@@ -1,5 +1,7 @@
 /** Keys under `node.metadata` of a bootstrap that the agent starts; the controller and the filter read them. */
 export const NODE_METADATA = {
+  /** Name of the proxy, where node.id is the user's own. */
+  proxy: 'SLUICE_PROXY',
   /** Epoch of this Envoy, as a string: the filter reads it as a property. */
   epoch: 'SLUICE_EPOCH',
   slot: 'SLUICE_SLOT',

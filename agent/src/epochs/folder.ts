@@ -53,10 +53,10 @@ export interface EpochMeta {
 
 export class EpochFolder {
   readonly path: string;
-  constructor(
-    readonly root: string,
-    readonly epoch: number,
-  ) {
+  readonly epoch: number;
+
+  constructor(root: string, epoch: number) {
+    this.epoch = epoch;
     this.path = join(root, String(epoch));
   }
 

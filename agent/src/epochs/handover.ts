@@ -8,7 +8,7 @@ import {
   relayHandover,
 } from '../broker/index.ts';
 import type { Log } from '../log.ts';
-import { mkfifo } from '../native/index.ts';
+import { makeFifo } from '../native/fds.ts';
 import { Epoch } from './epoch.ts';
 import type { EpochFolder, EpochMeta } from './folder.ts';
 import { launch } from './launch.ts';
@@ -115,7 +115,7 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
 async function startProcess(options: BringUpOptions, child: Party): Promise<Epoch> {
   const { plan, log } = options;
   const { folder } = plan;
-  mkfifo(folder.alive);
+  makeFifo(folder.alive);
   const id = await launch({
     binary: plan.binary,
     args: [

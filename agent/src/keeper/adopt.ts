@@ -3,6 +3,7 @@ import { Epoch } from '../epochs/epoch.ts';
 import { isAlive, signal } from '../epochs/proc.ts';
 import { listenAddressesOf } from '../witnesses/kernel.ts';
 import type { KeeperContext } from './context.ts';
+import { keepListeners } from './kept.ts';
 import type { Drains } from './drains.ts';
 
 /**
@@ -13,7 +14,7 @@ import type { Drains } from './drains.ts';
  *     must swallow it, or the new epoch aborts 10-15 s later (envoy-facts 2).
  */
 export async function adopt(context: KeeperContext, drains: Drains, watch: (epoch: Epoch) => void): Promise<void> {
-  const { registry, log, kept } = context;
+  const { registry, log } = context;
   for (const folder of registry.folders()) {
     const meta = folder.readMeta();
     if (!meta || meta.state === 'ended' || !isAlive({ pid: meta.pid, startTime: meta.startTime })) continue;
@@ -33,9 +34,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   }
   if (!newest) return;
   for (const epoch of registry.all()) watch(epoch);
-  await kept
-    .adopt({ baseId: newest.meta.baseId, envoy: newest.party })
-    .catch((error: unknown) => log('warn', 'listen sockets not kept', { epoch: newest.number, error: String(error) }));
+  await keepListeners(context, newest);
 }
 
 async function settle(context: KeeperContext, starting: Epoch): Promise<void> {

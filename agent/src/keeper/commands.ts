@@ -1,6 +1,7 @@
 import { type ControllerMessage, MAX_HELD, toSluiceError } from '@sluice/contract';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
+import { keepListeners } from './kept.ts';
 import type { Upgrades } from './upgrades.ts';
 
 /** A connection list is asked for once a person looks; the filter needs a moment to send its snapshot. */
@@ -39,9 +40,7 @@ export function commandHandler(
       case 'listenersChanged': {
         const epoch = context.registry.get(message.epoch);
         if (!epoch || context.registry.serving() !== epoch || context.exclusive.busy) return;
-        epoch.captureListenAddresses();
-        await context.kept.sync(epoch.process.pid);
-        return;
+        return keepListeners(context, epoch);
       }
       case 'refused':
         log('error', 'refused by the controller', { code: message.code, message: message.message });

@@ -7,6 +7,7 @@ import { preflight } from '../preflight/index.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
+import { keepListeners } from './kept.ts';
 import { binaryVersion, planEpoch } from './plan.ts';
 
 export const METHOD = 'hot-restart';
@@ -122,10 +123,7 @@ export class Upgrades {
   /** The handover itself; the caller holds the exclusive right. */
   async replace(old: Epoch, plan: EpochPlan, request: UpgradeRequest, aborted: AbortSignal): Promise<void> {
     const { registry, kept, log, config, now, signal } = this.#context;
-    old.captureListenAddresses();
-    await kept
-      .sync(old.process.pid)
-      .catch((error: unknown) => log('warn', 'listen sockets not kept', { error: String(error) }));
+    await keepListeners(this.#context, old);
     const predecessor: Predecessor = {
       kind: 'live',
       party: old.party,
@@ -160,10 +158,7 @@ export class Upgrades {
       ms: now() - epoch.meta.startedAt,
     });
     await independent;
-    epoch.captureListenAddresses();
-    await kept
-      .sync(epoch.process.pid)
-      .catch((error: unknown) => log('warn', 'listen sockets not kept', { error: String(error) }));
+    await keepListeners(this.#context, epoch);
   }
 
   #reportServing(upgradeId: string, epoch: Epoch, old: Epoch | undefined, at: number): void {

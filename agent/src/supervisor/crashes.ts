@@ -2,6 +2,7 @@ import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor } from '../epochs/handover.ts';
 import { announceEpochs, type KeeperContext } from '../keeper/context.ts';
+import { keepListeners } from '../keeper/kept.ts';
 import { planEpoch } from '../keeper/plan.ts';
 import { type CrashHistory, NO_CRASHES, onCrash } from './budget.ts';
 
@@ -107,8 +108,7 @@ export class Crashes {
         }
         announceEpochs(this.#context);
         await independent;
-        epoch.captureListenAddresses();
-        await kept.sync(epoch.process.pid);
+        await keepListeners(this.#context, epoch);
         return;
       } catch (error) {
         log('error', 'relaunch did not serve', { after: crashed.number, error: String(error) });

@@ -1,0 +1,160 @@
+import { AGENT_CLUSTER, CONTROLLER_CLUSTER, NODE_METADATA } from '../node.ts';
+import {
+  field,
+  isObject,
+  type Json,
+  type OrderSource,
+  objects,
+  type Preset,
+  type PresetEnvironment,
+  withField,
+} from './environment.ts';
+import { withListenerPresets } from './listener.ts';
+import { withPressure } from './overload.ts';
+import { serviceExtension } from './wasm.ts';
+
+/** Off: 1.40's own drain resets WebSockets, and older versions do not know the guard (it does no harm there). */
+const RUNTIME = { 'envoy.reloadable_features.use_connection_event_drain': false };
+
+/** The user's bootstrap with all that an epoch needs from birth. Idempotent; docs/presets.md has the rules. */
+export function withBootstrapPresets(bootstrap: Json, environment: PresetEnvironment): Preset {
+  const warnings: string[] = [];
+  const source = orderSource(bootstrap, environment);
+  let value = withNode(bootstrap, environment, warnings);
+  if (!isObject(value.admin) || !isObject(value.admin.address)) {
+    const admin = isObject(value.admin) ? value.admin : {};
+    value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
+  }
+  value = withRuntime(value);
+  value = withPressure(value, environment, warnings);
+  value = withService(value, environment);
+  value = withStaticResources(value, source, environment, warnings);
+  if (environment.controller && source === 'ads') value = withAds(value);
+  return { value, warnings };
+}
+
+/** Whose stream brings the drain order: our ADS, a stream of its own beside a foreign ADS, or a file of the agent's. */
+export function orderSource(bootstrap: Json, environment: PresetEnvironment): OrderSource {
+  if (!environment.controller) return 'file';
+  const dynamic = field(bootstrap, 'dynamic_resources');
+  const ads = isObject(dynamic) ? field(dynamic, 'ads_config') : undefined;
+  return ads === undefined || JSON.stringify(ads).includes(CONTROLLER_CLUSTER) ? 'ads' : 'own';
+}
+
+function withNode(bootstrap: Json, environment: PresetEnvironment, warnings: string[]): Json {
+  const node = isObject(bootstrap.node) ? bootstrap.node : {};
+  const metadata = isObject(node.metadata) ? node.metadata : {};
+  if (typeof node.id === 'string' && node.id !== '' && node.id !== environment.proxy) {
+    warnings.push(
+      `node.id ${JSON.stringify(node.id)} is kept; this proxy is known as ${JSON.stringify(environment.proxy)}`,
+    );
+  }
+  return {
+    ...bootstrap,
+    node: {
+      ...node,
+      id: node.id || environment.proxy,
+      cluster: node.cluster || environment.proxy,
+      metadata: {
+        ...metadata,
+        [NODE_METADATA.proxy]: environment.proxy,
+        [NODE_METADATA.epoch]: String(environment.epoch),
+        [NODE_METADATA.slot]: environment.slot,
+        [NODE_METADATA.wasm]: environment.wasmPath,
+      },
+    },
+  };
+}
+
+function withRuntime(bootstrap: Json): Json {
+  const runtime = field(bootstrap, 'layered_runtime');
+  const layers = isObject(runtime) ? objects(runtime.layers) : [{ name: 'admin', admin_layer: {} }];
+  if (layers.some((l) => l.name === 'sluice')) return bootstrap;
+  // First = weakest: a user's own layer wins.
+  return withField(bootstrap, 'layered_runtime', { layers: [{ name: 'sluice', static_layer: RUNTIME }, ...layers] });
+}
+
+function withService(bootstrap: Json, environment: PresetEnvironment): Json {
+  const extensions = objects(field(bootstrap, 'bootstrap_extensions'));
+  if (extensions.some((e) => e.name === 'envoy.bootstrap.wasm' && JSON.stringify(e).includes('"sluice.service"')))
+    return bootstrap;
+  return withField(bootstrap, 'bootstrap_extensions', [...extensions, serviceExtension(environment.wasmPath)]);
+}
+
+function withStaticResources(
+  bootstrap: Json,
+  source: OrderSource,
+  environment: PresetEnvironment,
+  warnings: string[],
+): Json {
+  const found = field(bootstrap, 'static_resources');
+  const resources = isObject(found) ? found : {};
+  const clusters = objects(resources.clusters);
+  const added = [
+    agentCluster(environment),
+    ...(environment.controller ? [controllerCluster(environment.controller)] : []),
+  ].filter((cluster) => !clusters.some((c) => c.name === cluster.name));
+  const listeners = objects(resources.listeners).map((listener) => {
+    const preset = withListenerPresets(listener, environment, source);
+    warnings.push(...preset.warnings);
+    return preset.value;
+  });
+  return withField(bootstrap, 'static_resources', {
+    ...resources,
+    ...(listeners.length > 0 && { listeners }),
+    clusters: [...clusters, ...added],
+  });
+}
+
+function withAds(bootstrap: Json): Json {
+  const found = field(bootstrap, 'dynamic_resources');
+  const dynamic = isObject(found) ? found : {};
+  if (field(dynamic, 'ads_config') !== undefined) return bootstrap;
+  // No time limit: an epoch that goes on without its listeners after 15 s would take over and accept nothing
+  // (envoyproxy/envoy 9638). The agent has a bound on the start instead, and the epoch before goes on serving.
+  const config = { ads: {}, resource_api_version: 'V3', initial_fetch_timeout: '0s' };
+  return withField(bootstrap, 'dynamic_resources', {
+    lds_config: config,
+    cds_config: config,
+    ...dynamic,
+    ads_config: {
+      api_type: 'GRPC',
+      transport_api_version: 'V3',
+      set_node_on_first_message_only: true,
+      grpc_services: [{ envoy_grpc: { cluster_name: CONTROLLER_CLUSTER } }],
+    },
+  });
+}
+
+function agentCluster(environment: PresetEnvironment): Json {
+  return {
+    name: AGENT_CLUSTER,
+    type: 'STATIC',
+    connect_timeout: '1s',
+    // A dead agent costs one failed call a tick and VM, not a queue of them.
+    circuit_breakers: { thresholds: [{ max_connections: 64, max_pending_requests: 256, max_requests: 256 }] },
+    load_assignment: assignment(AGENT_CLUSTER, { pipe: { path: environment.agentSocket } }),
+  };
+}
+
+function controllerCluster(controller: { readonly address: string; readonly port: number }): Json {
+  const literal = /^[\d.]+$|:/.test(controller.address);
+  return {
+    name: CONTROLLER_CLUSTER,
+    type: literal ? 'STATIC' : 'STRICT_DNS',
+    connect_timeout: '1s',
+    typed_extension_protocol_options: {
+      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
+        '@type': 'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions',
+        explicit_http_config: { http2_protocol_options: { connection_keepalive: { interval: '30s', timeout: '5s' } } },
+      },
+    },
+    load_assignment: assignment(CONTROLLER_CLUSTER, {
+      socket_address: { address: controller.address, port_value: controller.port },
+    }),
+  };
+}
+
+function assignment(cluster: string, address: Json): Json {
+  return { cluster_name: cluster, endpoints: [{ lb_endpoints: [{ endpoint: { address } }] }] };
+}

@@ -1,0 +1,52 @@
+/** What the presets must know of one epoch. */
+export interface PresetEnvironment {
+  readonly proxy: string;
+  readonly epoch: number;
+  readonly slot: string;
+  /** Absolute path of sluice.wasm where this Envoy runs. */
+  readonly wasmPath: string;
+  /** The epoch's own pressure file. */
+  readonly pressureFile: string;
+  /** Admin address for a bootstrap that has none. */
+  readonly adminPipe: string;
+  /** Unix socket that the filter reports to. */
+  readonly agentSocket: string;
+  /** Where Envoy reaches the controller's xDS; none = the agent is alone. */
+  readonly controller?: { readonly address: string; readonly port: number };
+  /** File that carries the drain order when no controller does; ECDS by path. */
+  readonly orderFile: string;
+}
+
+/** Where the ECDS slot of the drain order gets its resource from. */
+export type OrderSource = 'ads' | 'own' | 'file';
+
+export type Json = Record<string, unknown>;
+
+export interface Preset<T = Json> {
+  readonly value: T;
+  /** What the user has set that limits what a drain can do; for a person. */
+  readonly warnings: readonly string[];
+}
+
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+export function objects(value: unknown): Json[] {
+  return Array.isArray(value) ? value.filter(isObject) : [];
+}
+
+/** Envoy's JSON takes `filter_chains` and `filterChains` for the same field; the presets write the first. */
+export function field(object: Json, name: string): unknown {
+  return object[name] ?? object[camel(name)];
+}
+
+/** A copy with the field set in snake case, whichever spelling it had. */
+export function withField(object: Json, name: string, value: unknown): Json {
+  const { [camel(name)]: _, ...rest } = object;
+  return name === camel(name) ? { ...object, [name]: value } : { ...rest, [name]: value };
+}
+
+function camel(name: string): string {
+  return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+}

@@ -40,7 +40,10 @@ export interface AgentLink {
   send(message: AgentMessage): void;
   readonly connected: boolean;
   readonly state: LinkState;
-  /** Resolves when the link has ended, after its signal. */
+  /** Facts and states that wait for a connection. */
+  readonly waiting: number;
+  close(): void;
+  /** Resolves when the link has ended: after close(), or its signal. */
   readonly done: Promise<void>;
 }
 
@@ -49,7 +52,9 @@ const STEADY_MS = 1_000;
 
 /** Keeps one connection to a controller for as long as `signal` allows. Without urls it never connects and keeps nothing. */
 export function createLink(options: LinkOptions): AgentLink {
-  const { urls, log, signal } = options;
+  const { urls, log } = options;
+  const closing = new AbortController();
+  const signal = AbortSignal.any([options.signal, closing.signal]);
   const pingMs = options.pingMs ?? PING_INTERVAL_MS;
   const outbox = new Outbox();
   let connection: Connection | undefined;
@@ -134,6 +139,10 @@ export function createLink(options: LinkOptions): AgentLink {
     get state() {
       return state;
     },
+    get waiting() {
+      return outbox.size;
+    },
+    close: () => closing.abort(),
     done,
   };
 }

@@ -1,0 +1,76 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { agentMetrics } from './metrics.ts';
+import { renderMetrics } from './prometheus.ts';
+import { createStatusPort, type StatusPort } from './status-port.ts';
+
+let port: StatusPort;
+let ready = false;
+beforeEach(async () => {
+  port = await createStatusPort('127.0.0.1:0', {
+    live: () => ({ ok: true, text: 'ok' }),
+    ready: () => ({ ok: ready, text: ready ? 'epoch 1 serves' : 'no epoch serves' }),
+    metrics: () =>
+      renderMetrics(
+        agentMetrics({
+          proxy: 'a"b',
+          slot: '1',
+          agentVersion: '0.1.0',
+          epochs: [
+            {
+              epoch: 1,
+              slot: '1',
+              state: 'draining',
+              version: '1.38.3',
+              pid: 1,
+              startedAt: 0,
+              verdict: {
+                safe: false,
+                summary: '',
+                at: 0,
+                total: 5,
+                protected: 2,
+                held: [],
+                witnesses: [
+                  { name: 'kernel', open: 5, at: 0 },
+                  { name: 'filter', at: 0, why: 'silent' },
+                ],
+                pastDeadline: false,
+              },
+            },
+          ],
+          linkConnected: true,
+          linkWaiting: 0,
+          rssBytes: 1,
+          reports: { reports: 3, refused: 1, reportBytes: 9 },
+        }),
+      ),
+  });
+});
+afterEach(() => port.close());
+
+const get = async (path: string): Promise<{ status: number; text: string }> => {
+  const response = await fetch(`http://127.0.0.1:${port.port}${path}`);
+  return { status: response.status, text: await response.text() };
+};
+
+test('readiness follows the epoch that serves, liveness does not', async () => {
+  ready = false;
+  expect((await get('/livez')).status).toBe(200);
+  expect(await get('/readyz')).toEqual({ status: 503, text: 'no epoch serves\n' });
+  ready = true;
+  expect((await get('/healthz/ready')).status).toBe(200);
+  expect((await get('/other')).status).toBe(404);
+});
+
+test('metrics are Prometheus text with escaped labels', async () => {
+  const { text } = await get('/metrics');
+  expect(text).toContain('sluice_agent_build_info{version="0.1.0",proxy="a\\"b",slot="1"} 1\n');
+  expect(text).toContain('sluice_agent_drain_protected_connections{epoch="1"} 2\n');
+  expect(text).toContain('sluice_agent_witness_connections{epoch="1",witness="kernel"} 5\n');
+  expect(text).not.toContain('witness="filter"');
+  expect(text).toContain('# TYPE sluice_agent_reports_total counter\n');
+});
+
+test.each(['nonsense', '127.0.0.1:99999', '127.0.0.1'])('refuses the address %s', async (address) => {
+  await expect(createStatusPort(address, {} as never)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+});

@@ -327,7 +327,16 @@ export async function relayHandover(options: RelayOptions): Promise<Handover> {
   return new Session(options);
 }
 
-/** Plays the parent for a child that is about to be launched, from the kept sockets; for use when no Envoy lives. */
+/**
+ * Plays the parent for a child that is about to be launched, from the kept sockets; for use when no Envoy lives. With an
+ * empty kept set and ensureSharedMemory() also for the first of all: drainRequested then is the event that it serves.
+ */
 export async function playParent(options: PlayParentOptions): Promise<Handover> {
+  if (options.child.epoch === 0) {
+    throw new SluiceError(
+      'INPUT_INVALID',
+      'expected a --restart-epoch of 1 or more, found 0: Envoy then asks no parent',
+    );
+  }
   return new Session(options);
 }

@@ -5,6 +5,7 @@ export * from './messages.ts';
 export * from './ndjson.ts';
 export * from './node.ts';
 export * from './order.ts';
+export * from './order-parse.ts';
 export * from './phases.ts';
 export * from './policy.ts';
 export * from './policy-parse.ts';

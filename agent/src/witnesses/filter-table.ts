@@ -1,0 +1,221 @@
+import {
+  type ClosedBy,
+  type Command,
+  type Connection,
+  type DrainOrder,
+  parseDrainOrder,
+  type Report,
+  SluiceError,
+  toSluiceError,
+} from '@sluice/contract';
+import { VmTable } from './filter-vm.ts';
+
+/** A VM with nothing open is heard every 5 s, any other every second. */
+const VM_SILENT_MS = 15_000;
+const MAX_VMS = 1024;
+const MAX_CONNECTIONS = 200_000;
+/** 9 bytes each; a reply has a bound, what is left goes with the next one. */
+const MAX_CLOSES_PER_REPLY = 4_096;
+const MAX_INTERNED = 4_096;
+
+export interface FilterTableOptions {
+  readonly now?: () => number;
+  readonly maxVms?: number;
+  readonly maxConnections?: number;
+}
+
+/**
+ * The connections of one epoch as its filter reports them: one partition per VM. Never throws on a report; one that
+ * contradicts itself or an earlier one is counted in `faults` and answered with the request for a snapshot.
+ */
+export class FilterTable {
+  readonly epoch: number;
+  /** Connections, counters or an order version changed. */
+  onChange: () => void = () => {};
+  /** A newer order was relayed by the filter. */
+  onOrder: (order: DrainOrder) => void = () => {};
+  /** Called with each fault; repeated ones too. */
+  onFault: (message: string) => void = () => {};
+  faults = 0;
+  lastFault: string | undefined;
+  /** Ends that were reported, by who ended the connection. */
+  readonly closedBy: Record<ClosedBy, number> = { unknown: 0, envoy: 0, peer: 0, command: 0 };
+
+  readonly #vms = new Map<string, VmTable>();
+  readonly #now: () => number;
+  readonly #maxVms: number;
+  readonly #maxConnections: number;
+  #held = 0;
+  #interned = new Map<string, string>();
+  #order: DrainOrder | undefined;
+  #subscribedUntil = 0;
+  #lastHeardAt: number | undefined;
+  #waiting = new Set<() => void>();
+
+  constructor(epoch: number, options: FilterTableOptions = {}) {
+    this.epoch = epoch;
+    this.#now = options.now ?? Date.now;
+    this.#maxVms = options.maxVms ?? MAX_VMS;
+    this.#maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
+  }
+
+  /** Takes one report of this epoch; what to answer. */
+  apply(report: Report, now: number = this.#now()): Command[] {
+    this.expire(now);
+    if (report.epoch !== this.epoch) {
+      this.#fault(`a report of epoch ${report.epoch} came to the table of epoch ${this.epoch}`);
+      return [];
+    }
+    const vm = this.#vm(report.vm);
+    if (vm === undefined) {
+      this.#fault(`more than ${this.#maxVms} VMs`);
+      return [];
+    }
+    const commands: Command[] = [];
+    this.#held -= vm.connections.size;
+    // The VM asks room() while its own records are added: count them there.
+    const changed = vm.apply(report, now, commands);
+    this.#held += vm.connections.size;
+    this.#lastHeardAt = now;
+    for (const record of report.records) {
+      if (record.kind === 'order') this.#takeOrder(record.json, commands);
+      else if (record.kind === 'close') this.closedBy[record.by]++;
+    }
+    this.#command(vm, report, now, commands);
+    if (changed) this.onChange();
+    for (const look of [...this.#waiting]) look();
+    return commands;
+  }
+
+  /** Everything known one by one. In the steady state, without a subscription, nothing is. */
+  connections(): Connection[] {
+    const all: Connection[] = [];
+    for (const vm of this.#vms.values()) for (const c of vm.connections.values()) all.push(c);
+    return all;
+  }
+
+  /** Open connections by the VMs' own count; known in the steady state too. */
+  open(): number {
+    let sum = 0;
+    for (const vm of this.#vms.values()) sum += vm.open;
+    return sum;
+  }
+
+  /** Every open connection is known one by one, and none that is not open. */
+  complete(): boolean {
+    for (const vm of this.#vms.values()) if (vm.open > 0 && vm.state !== 'complete') return false;
+    return this.#vms.size > 0;
+  }
+
+  /** When the VM that holds connections and was heard least recently was heard; any VM's when none holds any. */
+  get heardAt(): number | undefined {
+    let oldest: number | undefined;
+    for (const vm of this.#vms.values()) if (vm.open > 0) oldest = Math.min(oldest ?? vm.heardAt, vm.heardAt);
+    return oldest ?? this.#lastHeardAt;
+  }
+
+  order(): DrainOrder | undefined {
+    return this.#order;
+  }
+
+  /** Every VM with connections applies this order version or a newer one. */
+  orderReached(version: number): boolean {
+    for (const vm of this.#vms.values()) if (vm.open > 0 && vm.orderVersion < version) return false;
+    return this.#vms.size > 0;
+  }
+
+  /** Asks every VM to report each change from its next report on, for so long. */
+  subscribe(ms: number, now: number = this.#now()): void {
+    this.#subscribedUntil = Math.max(this.#subscribedUntil, now + ms);
+  }
+
+  /** Resolves when every connection is known one by one. Throws TIMEOUT after `ms`. */
+  async snapshot(ms: number): Promise<void> {
+    this.subscribe(ms + 5_000);
+    if (this.complete()) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const look = () => this.complete() && resolve();
+    const timer = setTimeout(() => {
+      reject(new SluiceError('TIMEOUT', `expected a snapshot of epoch ${this.epoch} within ${ms} ms, found none`));
+    }, ms);
+    this.#waiting.add(look);
+    await promise.finally(() => {
+      clearTimeout(timer);
+      this.#waiting.delete(look);
+    });
+  }
+
+  /** Has these connections closed by the VM that holds them; ids that none holds are ignored. */
+  close(ids: Iterable<string>): void {
+    for (const id of ids) for (const vm of this.#vms.values()) if (vm.connections.has(id)) vm.toClose.add(id);
+  }
+
+  /** Forgets the VMs that said nothing for long: a VM that trapped was replaced by another one, or by none. */
+  expire(now: number): void {
+    for (const vm of this.#vms.values()) {
+      if (now - vm.heardAt < VM_SILENT_MS) continue;
+      this.#vms.delete(vm.id);
+      this.#held -= vm.connections.size;
+      if (vm.open > 0) this.onChange();
+    }
+  }
+
+  #vm(id: string): VmTable | undefined {
+    const known = this.#vms.get(id);
+    if (known !== undefined || this.#vms.size >= this.#maxVms) return known;
+    const vm: VmTable = new VmTable(id, {
+      epoch: this.epoch,
+      room: () => this.#held + vm.connections.size < this.#maxConnections,
+      intern: (text) => this.#intern(text),
+      fault: (message) => this.#fault(message),
+    });
+    this.#vms.set(id, vm);
+    return vm;
+  }
+
+  #command(vm: VmTable, report: Report, now: number, commands: Command[]): void {
+    // Renewed at half time, or at once when the VM does not track although it was told to (its VM is a new one).
+    const left = this.#subscribedUntil - now;
+    if (left > 0 && (!report.tracking || vm.subscribedUntil - now < left / 2)) {
+      vm.subscribedUntil = this.#subscribedUntil;
+      commands.push({ type: 'subscribe', ms: left });
+    }
+    for (const id of vm.toClose) {
+      if (commands.length >= MAX_CLOSES_PER_REPLY) break;
+      vm.toClose.delete(id);
+      if (vm.connections.has(id)) commands.push({ type: 'close', id });
+    }
+  }
+
+  #takeOrder(json: string, commands: Command[]): void {
+    let order: DrainOrder;
+    try {
+      order = parseDrainOrder(json);
+    } catch (error) {
+      this.#fault(toSluiceError(error).message);
+      return;
+    }
+    if (order.epoch !== this.epoch) {
+      this.#fault(`a drain order for epoch ${order.epoch} came from epoch ${this.epoch}`);
+      return;
+    }
+    commands.push({ type: 'ackOrder', version: order.version });
+    if (order.version <= (this.#order?.version ?? 0)) return;
+    this.#order = order;
+    this.onOrder(order);
+  }
+
+  #intern(text: string): string {
+    const known = this.#interned.get(text);
+    if (known !== undefined) return known;
+    if (this.#interned.size >= MAX_INTERNED) this.#interned.clear();
+    this.#interned.set(text, text);
+    return text;
+  }
+
+  #fault(message: string): void {
+    this.faults++;
+    this.lastFault = message;
+    this.onFault(message);
+  }
+}

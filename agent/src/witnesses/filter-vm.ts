@@ -1,0 +1,139 @@
+import type { Command, Connection, ConnectionState, OpenRecord, Report, ReportRecord } from '@sluice/contract';
+
+/** A gap or a mismatch asks for a snapshot, but not with every report: a filter that lies must not be kept busy. */
+const ASK_AGAIN_MS = 500;
+
+/** What the table gives its VMs: what all of them share. */
+export interface VmHost {
+  readonly epoch: number;
+  /** False when no further connection may be held; the VM is then known by its counters only. */
+  readonly room: () => boolean;
+  /** The same text as one object, so that 10,000 connections of one listener hold its name once. */
+  readonly intern: (text: string) => string;
+  readonly fault: (message: string) => void;
+}
+
+/**
+ * The connections of one VM, that is of one worker thread, as its reports tell them.
+ *
+ *   counting  --snapshotFirst-->  loading  --snapshotLast, as many as `open` says-->  complete
+ *      ^--- a heartbeat without tracking; a gap in seq, an unknown id, a wrong count (asks for a snapshot) ---'
+ */
+export class VmTable {
+  readonly id: string;
+  readonly connections = new Map<string, Connection>();
+  readonly toClose = new Set<string>();
+  state: 'counting' | 'loading' | 'complete' = 'counting';
+  heardAt = 0;
+  open = 0;
+  openedTotal = 0;
+  closedTotal = 0;
+  orderVersion = 0;
+  /** Until when the VM was told to track. */
+  subscribedUntil = 0;
+  #seq: number | undefined;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  readonly #host: VmHost;
+
+  constructor(id: string, host: VmHost) {
+    this.id = id;
+    this.#host = host;
+  }
+
+  /** Takes a report of this VM; adds what must be asked of it to `commands`. Returns true when anything changed. */
+  apply(report: Report, now: number, commands: Command[]): boolean {
+    const inOrder = this.#seq === undefined || report.seq === (this.#seq + 1) >>> 0;
+    let changed = this.open !== report.open || this.orderVersion !== report.orderVersion;
+    this.#seq = report.seq;
+    this.heardAt = now;
+    this.open = report.open;
+    this.openedTotal = report.openedTotal;
+    this.closedTotal = report.closedTotal;
+    this.orderVersion = report.orderVersion;
+
+    if (!report.tracking) {
+      changed ||= this.connections.size > 0;
+      this.#forget();
+      return changed;
+    }
+    if (report.snapshotFirst) {
+      this.#forget();
+      this.state = 'loading';
+    } else if (!inOrder) {
+      // What was lost may have been an end: nothing held is sure any more.
+      this.#forget();
+      changed = true;
+    }
+    for (const record of report.records) changed = this.#take(record) || changed;
+    if (report.snapshotLast && this.state === 'loading') this.state = 'complete';
+    if (this.state === 'complete' && !report.more && this.connections.size !== report.open) {
+      this.#doubt(`vm ${this.id} says ${report.open} open and told of ${this.connections.size}`);
+      changed = true;
+    }
+    if (this.state === 'counting' && now - this.#askedAt >= ASK_AGAIN_MS) {
+      this.#askedAt = now;
+      commands.push({ type: 'snapshot' });
+    }
+    return changed;
+  }
+
+  #take(record: ReportRecord): boolean {
+    // After a gap, records wait for the snapshot that says it all.
+    if (record.kind === 'order' || this.state === 'counting') return false;
+    switch (record.kind) {
+      case 'open':
+        if (!this.connections.has(record.id) && !this.#host.room()) {
+          this.#doubt('more connections than this table may hold');
+          return true;
+        }
+        this.connections.set(record.id, this.#connection(record));
+        return true;
+      case 'update': {
+        const known = this.connections.get(record.id);
+        if (known) this.connections.set(record.id, { ...identity(known), ...volatile(record) });
+        else this.#doubt(`vm ${this.id} reports on connection ${record.id}, which it never opened`);
+        return true;
+      }
+      case 'close':
+        this.toClose.delete(record.id);
+        if (!this.connections.delete(record.id))
+          this.#doubt(`vm ${this.id} closes connection ${record.id}, which it never opened`);
+        return true;
+    }
+  }
+
+  #connection(record: OpenRecord): Connection {
+    return {
+      epoch: this.#host.epoch,
+      id: record.id,
+      peer: record.peer,
+      local: this.#host.intern(record.local),
+      listener: this.#host.intern(record.listener),
+      openedAt: record.openedAt,
+      ...volatile(record),
+    };
+  }
+
+  #doubt(why: string): void {
+    this.#host.fault(why);
+    this.#forget();
+  }
+
+  #forget(): void {
+    this.connections.clear();
+    this.state = 'counting';
+  }
+}
+
+function identity(c: Connection) {
+  return { epoch: c.epoch, id: c.id, peer: c.peer, local: c.local, listener: c.listener, openedAt: c.openedAt };
+}
+
+function volatile(s: ConnectionState) {
+  return {
+    protocol: s.protocol,
+    bytes: s.bytes,
+    ...(s.inFlight !== undefined && { inFlight: s.inFlight }),
+    ...(s.lastActivityAt !== undefined && { lastActivityAt: s.lastActivityAt }),
+  };
+}

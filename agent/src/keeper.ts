@@ -17,9 +17,9 @@ import {
 import { announceEpochs, type KeeperContext } from './keeper/context.ts';
 import { Drains } from './keeper/drains.ts';
 import { Exclusive } from './keeper/exclusive.ts';
+import { keepListeners } from './keeper/kept.ts';
 import { planEpoch } from './keeper/plan.ts';
 import { openStatus } from './keeper/status.ts';
-import { keepListeners } from './keeper/kept.ts';
 import { terminate } from './keeper/terminate.ts';
 import { Upgrades } from './keeper/upgrades.ts';
 import { createLink } from './link/index.ts';
@@ -65,7 +65,8 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
   const watch = (epoch: Epoch) => crashes.watch(epoch);
   const drains = new Drains(context);
   const upgrades = new Upgrades(context, drains, watch);
-  const status = await openStatus(context, { crashes, upgrades, drains });
+  let link: ReturnType<typeof createLink> | undefined;
+  const status = await openStatus(context, { crashes, upgrades, drains, link: () => link ?? { connected: false } });
 
   const close = async () => {
     if (stop.signal.aborted) return ended.promise;
@@ -76,14 +77,12 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     drains.stop();
     for (const epoch of context.registry.all()) epoch.release();
     context.kept.closeAll();
-    link?.close();
     await status.close();
     ended.resolve();
   };
 
   let undoSignals = () => {};
   let files = { close() {} };
-  let link: ReturnType<typeof createLink> | undefined;
   let sync: NodeJS.Timeout | undefined;
   try {
     await adopt(context, drains, watch);
@@ -110,7 +109,9 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
         {
           terminate: () => terminate(context, drains).then(close),
           hotRestart,
-          reopenLogs: () => context.registry.all().forEach((e) => signalProcess(e.process, 'SIGUSR1')),
+          reopenLogs: () => {
+            for (const epoch of context.registry.all()) signalProcess(epoch.process, 'SIGUSR1');
+          },
           leave: close,
         },
         log,

@@ -1,7 +1,14 @@
 import type { Connection } from './connections.ts';
 import type { DrainOrder } from './order.ts';
 import type { DrainPolicy } from './policy.ts';
-import { type HeldConnection, type HoldReason, MAX_HELD, type Verdict, type Witness } from './verdict.ts';
+import {
+  type HeldConnection,
+  type HoldReason,
+  MAX_HELD,
+  type Verdict,
+  type Witness,
+  type WitnessName,
+} from './verdict.ts';
 
 /** All that a verdict on one old epoch stands on. Times are epoch milliseconds. */
 export interface VerdictInput {
@@ -12,8 +19,10 @@ export interface VerdictInput {
   readonly drainStartedAt: number;
   /** When connections were told to leave; graces run from here. undefined: not yet, so no grace runs. */
   readonly orderAppliedAt?: number | undefined;
-  /** The filter's table of this epoch. */
+  /** The filter's table of this epoch; or the kernel's list where Envoy runs no filter, see `listedBy`. */
   readonly connections: readonly Connection[];
+  /** Who made `connections`. Default: the filter. */
+  readonly listedBy?: WitnessName | undefined;
   readonly witnesses: readonly Witness[];
   /** Requests active in Envoy that the filter does not know of (begun before the order). undefined = not known. */
   readonly unknownInFlight?: number | undefined;
@@ -46,7 +55,7 @@ export function computeVerdict(input: VerdictInput): Verdict {
   const heard = input.witnesses.map((witness) => listen(witness, input.now, input.staleAfterMs));
   const fresh = heard.filter((witness) => witness.open !== undefined);
   const counts = fresh.map((witness) => witness.open as number);
-  const filterFresh = fresh.some((witness) => witness.name === 'filter');
+  const filterFresh = fresh.some((witness) => witness.name === lister(input));
   const sockets = fresh.filter((witness) => witness.name !== 'filter');
 
   const gone = sockets.length > 0 && counts.every((count) => count === 0);
@@ -60,7 +69,7 @@ export function computeVerdict(input: VerdictInput): Verdict {
   held.sort(byWeight);
 
   const protectedCount = judged.filter((one) => one.protected).length + unseen;
-  const disagreement = describeDisagreement(fresh, filterFresh ? known.length : undefined);
+  const disagreement = describeDisagreement(fresh, lister(input), filterFresh ? known.length : undefined);
   const safe = sockets.length > 0 && disagreement === undefined && protectedCount === 0;
   const pastDeadline = input.now >= input.drainStartedAt + input.policy.maxDrainMs;
   const total = known.length + unseen;
@@ -84,7 +93,7 @@ export function computeVerdict(input: VerdictInput): Verdict {
  */
 export function closableIdle(input: VerdictInput): string[] {
   const filterFresh = input.witnesses.some(
-    (witness) => witness.name === 'filter' && listen(witness, input.now, input.staleAfterMs).open !== undefined,
+    (witness) => witness.name === lister(input) && listen(witness, input.now, input.staleAfterMs).open !== undefined,
   );
   if (!filterFresh) return [];
   return input.connections
@@ -108,6 +117,10 @@ export function nextChangeAt(input: VerdictInput): number | undefined {
   let next: number | undefined;
   for (const at of moments) if (at > input.now && (next === undefined || at < next)) next = at;
   return next;
+}
+
+function lister(input: VerdictInput): WitnessName {
+  return input.listedBy ?? 'filter';
 }
 
 /** The witness as it counts now: one that is too old loses its number and says why. */
@@ -182,14 +195,18 @@ function byWeight(a: HeldConnection, b: HeldConnection): number {
   return weight !== 0 ? weight : a.connection.openedAt - b.connection.openedAt;
 }
 
-function describeDisagreement(fresh: readonly Witness[], tableSize: number | undefined): string | undefined {
+function describeDisagreement(
+  fresh: readonly Witness[],
+  by: WitnessName,
+  tableSize: number | undefined,
+): string | undefined {
   const said = fresh.map((witness) => `${witness.name} counts ${witness.open}`);
   const counts = new Set(fresh.map((witness) => witness.open));
   if (tableSize !== undefined && !counts.has(tableSize)) {
     counts.add(tableSize);
     said.push(`the table holds ${tableSize}`);
   }
-  const filter = fresh.find((witness) => witness.name === 'filter');
+  const filter = fresh.find((witness) => witness.name === by);
   if (tableSize !== undefined && filter?.open !== tableSize) counts.add(-1);
   return counts.size > 1 ? said.join(', ') : undefined;
 }

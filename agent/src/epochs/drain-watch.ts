@@ -8,6 +8,8 @@ export interface DrainSources {
   /** `requestsActive` is the sum over all HCMs, when the admin connection can be heard. */
   readonly admin: () => Promise<{ readonly witness: Witness; readonly requestsActive?: number }>;
   readonly filter: () => { readonly witness: Witness; readonly connections: readonly Connection[] };
+  /** Set where Envoy runs no filter: the connections as the kernel lists them. */
+  readonly kernelList?: () => readonly Connection[];
   /** Asks the filter to close these connections. */
   readonly close: (ids: readonly string[]) => void;
 }
@@ -105,12 +107,14 @@ export class DrainWatch {
     const { sources } = this.#options;
     const [kernel, admin] = await Promise.all([sources.kernel(), sources.admin()]);
     const filter = sources.filter();
-    const known = filter.connections.reduce((sum, c) => sum + (c.inFlight ?? 0), 0);
+    const connections = sources.kernelList?.() ?? filter.connections;
+    const known = connections.reduce((sum, c) => sum + (c.inFlight ?? 0), 0);
     const input = {
       now: this.#now(),
       policy: this.policy,
       drainStartedAt: this.#options.startedAt,
-      connections: filter.connections,
+      connections,
+      ...(sources.kernelList && { listedBy: 'kernel' as const }),
       witnesses: [filter.witness, admin.witness, kernel],
       staleAfterMs: STALE_AFTER_MS,
       ...(this.order && { order: this.order }),

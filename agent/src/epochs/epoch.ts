@@ -2,11 +2,12 @@ import type { EpochState, EpochStatus } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import { AdminConnection } from '../witnesses/admin.ts';
 import { FilterTable } from '../witnesses/filter-table.ts';
-import { listenAddressesOf, readKernel } from '../witnesses/kernel.ts';
+import { listenAddressesOf } from '../witnesses/kernel.ts';
 import { watchAlive } from './alive.ts';
-import { type DrainSources, type DrainWatch, STALE_AFTER_MS } from './drain-watch.ts';
+import { drainSources } from './drain-sources.ts';
+import type { DrainSources, DrainWatch } from './drain-watch.ts';
 import type { EpochFolder, EpochMeta } from './folder.ts';
-import { isAlive, type ProcessId, signal } from './proc.ts';
+import { type ProcessId, signal } from './proc.ts';
 
 /** Envoy flushes its access logs on SIGTERM and ends in well under a second; after this it is killed. */
 const TERM_BOUND_MS = 5_000;
@@ -80,39 +81,7 @@ export class Epoch {
   }
 
   sources(now: () => number): DrainSources {
-    const { pid, listenAddresses = [] } = this.#meta;
-    return {
-      kernel: async () => {
-        const at = now();
-        try {
-          return { name: 'kernel', open: readKernel(pid, listenAddresses).open, at };
-        } catch (error) {
-          return isAlive(this.process)
-            ? { name: 'kernel', at, why: (error as Error).message }
-            : { name: 'kernel', at, open: 0 }; // no process holds no socket
-        }
-      },
-      admin: async () => {
-        const at = now();
-        try {
-          const seen = await this.admin.downstream();
-          return { witness: { name: 'admin', open: seen.open, at }, requestsActive: seen.requestsActive };
-        } catch (error) {
-          return { witness: { name: 'admin', at, why: (error as Error).message } };
-        }
-      },
-      filter: () => {
-        const heardAt = this.table.heardAt;
-        const at = heardAt ?? now();
-        if (heardAt === undefined) return { witness: { name: 'filter', at, why: 'never heard' }, connections: [] };
-        const connections = this.table.connections();
-        if (now() - heardAt > STALE_AFTER_MS) {
-          return { witness: { name: 'filter', at, why: `not heard for ${now() - heardAt} ms` }, connections };
-        }
-        return { witness: { name: 'filter', open: this.table.open(), at }, connections };
-      },
-      close: (ids) => this.table.close(ids),
-    };
+    return drainSources(this, now);
   }
 
   /** Ends the process: SIGTERM so that access logs are flushed, SIGKILL after a bound. Resolves when it is gone. */

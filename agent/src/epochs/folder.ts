@@ -25,6 +25,8 @@ export interface EpochMeta {
   readonly version: string;
   /** Path of a Unix socket, or `host:port`. */
   readonly adminAddress: string;
+  /** This Envoy runs the filter; without it admin and kernel are the only witnesses. */
+  readonly wasm: boolean;
   /** The user's bootstrap that this epoch was started from. */
   readonly bootstrap: string;
   readonly state: EpochState;
@@ -41,6 +43,8 @@ export interface EpochMeta {
   readonly resetReport?: ResetReport;
   /** Set when a successor accepts in its place. */
   readonly drainingSince?: number;
+  /** Those of `listenAddresses` on which every filter chain is HTTP; noted only where no filter runs. */
+  readonly httpAddresses?: readonly string[];
   /** Addresses it listened on; the kernel witness needs them after the listeners are gone. */
   readonly listenAddresses?: readonly string[];
   readonly order?: DrainOrder;
@@ -69,6 +73,10 @@ export class EpochFolder {
   get admin(): string {
     return join(this.path, 'admin.sock');
   }
+  /** ECDS by file, when no controller brings the drain order. */
+  get order(): string {
+    return join(this.path, 'order.json');
+  }
   get log(): string {
     return join(this.path, 'envoy.log');
   }
@@ -80,6 +88,7 @@ export class EpochFolder {
   create(): void {
     mkdirSync(this.path, { recursive: true, mode: 0o700 });
     writeFileSync(this.pressure, '0');
+    writeFileSync(this.order, '{"resources":[]}');
   }
 
   writeMeta(meta: EpochMeta): void {

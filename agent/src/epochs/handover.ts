@@ -24,6 +24,8 @@ export interface EpochPlan {
   readonly restartEpoch: number;
   readonly concurrency: number;
   readonly adminAddress: string;
+  /** This Envoy runs the filter. */
+  readonly wasm: boolean;
   readonly upgradeId?: string;
   readonly extraArgs?: readonly string[];
 }
@@ -148,6 +150,7 @@ async function startProcess(options: BringUpOptions, child: Party): Promise<Epoc
     startTime: id.startTime,
     startedAt: Date.now(),
     adminAddress: plan.adminAddress,
+    wasm: plan.wasm,
     ...(options.predecessor.kind === 'live' && { parent: options.predecessor.number }),
     ...(plan.upgradeId !== undefined && { createdBy: plan.upgradeId }),
   };

@@ -3,8 +3,8 @@ import { Epoch } from '../epochs/epoch.ts';
 import { isAlive, signal } from '../epochs/proc.ts';
 import { listenAddressesOf } from '../witnesses/kernel.ts';
 import type { KeeperContext } from './context.ts';
-import { keepListeners } from './kept.ts';
 import type { Drains } from './drains.ts';
+import { keepListeners } from './kept.ts';
 
 /**
  * Finds the epochs that an earlier agent of this slot left running, and goes on where it stopped. The one hard case is an

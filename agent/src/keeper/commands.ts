@@ -36,7 +36,11 @@ export function commandHandler(
         upgrades.abort(message.upgradeId);
         return;
       case 'connections':
-        return send(await listConnections(context, message));
+        return send({
+          type: 'connections',
+          requestId: message.requestId,
+          ...(await listConnections(context, message)),
+        });
       case 'listenersChanged': {
         const epoch = context.registry.get(message.epoch);
         if (!epoch || context.registry.serving() !== epoch || context.exclusive.busy) return;
@@ -57,17 +61,15 @@ export function commandHandler(
   };
 }
 
-async function listConnections(
+export async function listConnections(
   context: KeeperContext,
-  request: { readonly requestId: string; readonly epoch?: number; readonly limit: number },
+  request: { readonly epoch?: number | undefined; readonly limit: number },
 ) {
   const epochs = context.registry.all().filter((e) => request.epoch === undefined || e.number === request.epoch);
   await Promise.all(epochs.map((e) => e.table.snapshot(SNAPSHOT_WAIT_MS).catch(() => {})));
   const all = epochs.flatMap((e) => e.table.connections());
   const limit = Math.max(0, Math.min(request.limit, 50 * MAX_HELD));
   return {
-    type: 'connections' as const,
-    requestId: request.requestId,
     connections: all.slice(0, limit),
     truncated: all.length > limit,
   };

@@ -1,5 +1,6 @@
 import { syncKept } from '../broker/index.ts';
 import type { Epoch } from '../epochs/epoch.ts';
+import { httpListenAddresses } from '../witnesses/listener-kinds.ts';
 import type { KeeperContext } from './context.ts';
 
 /**
@@ -8,6 +9,7 @@ import type { KeeperContext } from './context.ts';
  */
 export async function keepListeners(context: Pick<KeeperContext, 'kept' | 'log'>, epoch: Epoch): Promise<void> {
   epoch.captureListenAddresses();
+  if (!epoch.meta.wasm) await noteHttpAddresses(context, epoch);
   const { adminAddress, baseId } = epoch.meta;
   const exclude = [adminAddress.startsWith('/') ? `unix://${adminAddress}` : `tcp://${adminAddress}`];
   try {
@@ -16,5 +18,14 @@ export async function keepListeners(context: Pick<KeeperContext, 'kept' | 'log'>
     context.log(level, 'listen sockets kept', { epoch: epoch.number, ...result });
   } catch (error) {
     context.log('warn', 'listen sockets not kept', { epoch: epoch.number, error: String(error) });
+  }
+}
+
+/** Without the filter only the listener tells HTTP from TCP; afterwards, when it drains, nobody does. */
+async function noteHttpAddresses(context: Pick<KeeperContext, 'log'>, epoch: Epoch): Promise<void> {
+  try {
+    epoch.update({ httpAddresses: await httpListenAddresses(epoch.admin) });
+  } catch (error) {
+    context.log('warn', 'kinds of listeners not known', { epoch: epoch.number, error: String(error) });
   }
 }

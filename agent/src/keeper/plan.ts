@@ -2,12 +2,13 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { SluiceError } from '@sluice/contract';
-import type { PresetEnvironment } from '@sluice/contract/presets/index';
+import { type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
-import { writeBootstrap } from '../epochs/bootstrap.ts';
-import type { EpochFolder } from '../epochs/folder.ts';
+import { readBootstrap, writeBootstrap } from '../epochs/bootstrap.ts';
+import { EpochFolder } from '../epochs/folder.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import type { KeeperContext } from './context.ts';
+import { supportsWasm } from './wasm-support.ts';
 
 const run = promisify(execFile);
 const VERSION_TIMEOUT_MS = 10_000;
@@ -30,13 +31,22 @@ export function agentSocket(dir: string): string {
   return join(dir, 'agent.sock');
 }
 
-export function presetEnvironment(context: Pick<KeeperContext, 'config'>, folder: EpochFolder): PresetEnvironment {
+export interface PresetSubject {
+  readonly folder: EpochFolder;
+  readonly version: string;
+  readonly wasm: boolean;
+}
+
+export function presetEnvironment(context: Pick<KeeperContext, 'config'>, subject: PresetSubject): PresetEnvironment {
   const { config } = context;
+  const { folder } = subject;
   return {
     proxy: config.proxy,
     epoch: folder.epoch,
     slot: config.slot,
-    wasmPath: wasmPath(),
+    envoyVersion: subject.version,
+    ...(subject.wasm && { wasmPath: wasmPath() }),
+    orderFile: folder.order,
     pressureFile: folder.pressure,
     adminPipe: folder.admin,
     agentSocket: agentSocket(config.dir),
@@ -55,8 +65,26 @@ export interface PlanInput {
 /** Makes the folder and the merged bootstrap of a new epoch. Throws CONFIG_INVALID or PREFLIGHT_BINARY; nothing runs yet. */
 export async function planEpoch(context: KeeperContext, input: PlanInput): Promise<EpochPlan> {
   const version = await binaryVersion(input.binary);
+  const wasm = await supportsWasm(input.binary, wasmPath());
+  if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
   const folder = context.registry.create();
-  const { warnings, adminAddress } = writeBootstrap(folder, input.bootstrap, presetEnvironment(context, folder));
+  const { warnings, adminAddress } = writeBootstrap(
+    folder,
+    input.bootstrap,
+    presetEnvironment(context, { folder, version, wasm }),
+  );
   for (const warning of warnings) context.log('warn', 'bootstrap preset', { epoch: folder.epoch, warning });
-  return { ...input, version, folder, baseId: context.config.baseId, adminAddress };
+  return { ...input, version, wasm, folder, baseId: context.config.baseId, adminAddress };
+}
+
+/** The bootstrap as a new epoch would get it, with paths of no epoch: for `--mode validate` alone. */
+export async function mergeForCheck(
+  context: KeeperContext,
+  binary: string,
+  version: string,
+  source: string,
+): Promise<Record<string, unknown>> {
+  const wasm = await supportsWasm(binary, wasmPath());
+  const folder = new EpochFolder(context.registry.root, 0);
+  return withBootstrapPresets(readBootstrap(source), presetEnvironment(context, { folder, version, wasm })).value;
 }

@@ -4,11 +4,12 @@ import { probe } from '../broker/index.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type EpochPlan, type Predecessor } from '../epochs/handover.ts';
 import { preflight } from '../preflight/index.ts';
+import { udpAddressesOf } from '../witnesses/udp.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
-import { binaryVersion, planEpoch } from './plan.ts';
+import { binaryVersion, mergeForCheck, planEpoch } from './plan.ts';
 
 export const METHOD = 'hot-restart';
 
@@ -52,14 +53,38 @@ export class Upgrades {
       };
       return { ok: false, checks: [failed], ...(serving && { from: serving.meta.version }) };
     }
-    const result = await preflight({
-      context: this.#context,
-      binary,
-      bootstrap: target.bootstrap ?? serving?.meta.bootstrap ?? config.bootstrap,
-      probe,
-      ...(serving && { serving }),
-    });
     const to = await binaryVersion(binary).catch(() => undefined);
+    const source = target.bootstrap ?? serving?.meta.bootstrap ?? config.bootstrap;
+    let mergedBootstrap: Record<string, unknown>;
+    try {
+      mergedBootstrap = await mergeForCheck(this.#context, binary, to ?? '0', source);
+    } catch (thrown) {
+      const found = toSluiceError(thrown).message;
+      const check = {
+        name: 'bootstrap',
+        ok: false,
+        found,
+        code: 'SLUICE_PREFLIGHT_BOOTSTRAP',
+        hint: 'correct the file',
+      };
+      return {
+        ok: false,
+        checks: [check],
+        ...(serving && { from: serving.meta.version }),
+        ...(to !== undefined && { to }),
+      };
+    }
+    const result = await preflight({
+      binary,
+      mergedBootstrap,
+      baseId: config.baseId,
+      // The same for every epoch; a bootstrap can not change it, Envoy's flag can, and that one is ours.
+      concurrency: serving?.meta.concurrency ?? config.concurrency,
+      runFolder: registry.root,
+      udpAddresses: serving ? udpAddressesOf(serving.process.pid, serving.meta.listenAddresses ?? []) : [],
+      probe,
+      ...(serving && { serving: { ...serving.meta } }),
+    });
     return { ...result, ...(serving && { from: serving.meta.version }), ...(to !== undefined && { to }) };
   }
 

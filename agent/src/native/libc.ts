@@ -41,6 +41,7 @@ function bind(koffi: Koffi) {
     fcntl: lib.func('fcntl', 'int', ['int', 'int', 'long']),
     prctl: lib.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'ulong']),
     syscall: lib.func('syscall', 'long', ['long', 'long', 'long', 'long']),
+    shutdown: lib.func('shutdown', 'int', ['int', 'int']),
     mkfifo: lib.func('mkfifo', 'int', ['str', 'uint32']),
     execve: lib.func('execve', 'int', ['str', 'void *', 'void *']),
   };

@@ -20,6 +20,7 @@ export class Crashes {
   readonly #byUpgrade = new Map<string, number>();
   /** Set when the budget is used up: nothing serves. */
   exhausted = false;
+  total = 0;
 
   constructor(context: KeeperContext) {
     this.#context = context;
@@ -33,6 +34,7 @@ export class Crashes {
 
   #onGone(epoch: Epoch): void {
     const { send, log, now, exclusive, registry } = this.#context;
+    this.total++;
     const wasServing = registry.serving() === epoch;
     log('error', 'epoch crashed', {
       epoch: epoch.number,

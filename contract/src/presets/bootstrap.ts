@@ -13,8 +13,16 @@ import { withListenerPresets } from './listener.ts';
 import { withPressure } from './overload.ts';
 import { serviceExtension } from './wasm.ts';
 
-/** Off: 1.40's own drain resets WebSockets, and older versions do not know the guard (it does no harm there). */
-const RUNTIME = { 'envoy.reloadable_features.use_connection_event_drain': false };
+/**
+ * Off, because 1.40's own drain resets WebSockets (envoy-facts, measured). Not set where it does not exist: an unknown
+ * guard is logged by 1.36 to 1.39 as an Envoy bug with a stack trace, and may become an invalid configuration.
+ */
+const CONNECTION_EVENT_DRAIN = 'envoy.reloadable_features.use_connection_event_drain';
+
+function hasConnectionEventDrain(version: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return major > 1 || (major === 1 && minor >= 40);
+}
 
 /** The user's bootstrap with all that an epoch needs from birth. Idempotent; docs/presets.md has the rules. */
 export function withBootstrapPresets(bootstrap: Json, environment: PresetEnvironment): Preset {
@@ -25,9 +33,9 @@ export function withBootstrapPresets(bootstrap: Json, environment: PresetEnviron
     const admin = isObject(value.admin) ? value.admin : {};
     value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
   }
-  value = withRuntime(value);
+  if (hasConnectionEventDrain(environment.envoyVersion)) value = withRuntime(value);
   value = withPressure(value, environment, warnings);
-  value = withService(value, environment);
+  if (environment.wasmPath !== undefined) value = withService(value, environment.wasmPath);
   value = withStaticResources(value, source, environment, warnings);
   if (environment.controller && source === 'ads') value = withAds(value);
   return { value, warnings };
@@ -60,7 +68,7 @@ function withNode(bootstrap: Json, environment: PresetEnvironment, warnings: str
         [NODE_METADATA.proxy]: environment.proxy,
         [NODE_METADATA.epoch]: String(environment.epoch),
         [NODE_METADATA.slot]: environment.slot,
-        [NODE_METADATA.wasm]: environment.wasmPath,
+        ...(environment.wasmPath !== undefined && { [NODE_METADATA.wasm]: environment.wasmPath }),
       },
     },
   };
@@ -71,14 +79,16 @@ function withRuntime(bootstrap: Json): Json {
   const layers = isObject(runtime) ? objects(runtime.layers) : [{ name: 'admin', admin_layer: {} }];
   if (layers.some((l) => l.name === 'sluice')) return bootstrap;
   // First = weakest: a user's own layer wins.
-  return withField(bootstrap, 'layered_runtime', { layers: [{ name: 'sluice', static_layer: RUNTIME }, ...layers] });
+  return withField(bootstrap, 'layered_runtime', {
+    layers: [{ name: 'sluice', static_layer: { [CONNECTION_EVENT_DRAIN]: false } }, ...layers],
+  });
 }
 
-function withService(bootstrap: Json, environment: PresetEnvironment): Json {
+function withService(bootstrap: Json, wasmPath: string): Json {
   const extensions = objects(field(bootstrap, 'bootstrap_extensions'));
   if (extensions.some((e) => e.name === 'envoy.bootstrap.wasm' && JSON.stringify(e).includes('"sluice.service"')))
     return bootstrap;
-  return withField(bootstrap, 'bootstrap_extensions', [...extensions, serviceExtension(environment.wasmPath)]);
+  return withField(bootstrap, 'bootstrap_extensions', [...extensions, serviceExtension(wasmPath)]);
 }
 
 function withStaticResources(

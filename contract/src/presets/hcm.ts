@@ -16,6 +16,16 @@ export const MAX_CONNECTION_DURATION = '2592000s';
 
 export const NO_OP_TYPE = 'type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation';
 
+/** Carries the order to an Envoy without WASM, whose agent reads it in the admin's config dump. */
+export const ORDER_METADATA_TYPE = 'type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config';
+
+export function orderMetadataTypedConfig(order: string): Json {
+  return {
+    '@type': ORDER_METADATA_TYPE,
+    metadata: [{ metadata_namespace: DRAIN_RESOURCE, allow_overwrite: true, value: { order } }],
+  };
+}
+
 /** A filter that does nothing and costs next to nothing: what the drain's slot holds until there is an order. */
 export function noOpTypedConfig(): Json {
   return { '@type': NO_OP_TYPE, mutations: {} };
@@ -47,7 +57,7 @@ export function drainSlot(source: OrderSource, environment: PresetEnvironment): 
       config_source: orderConfigSource(source, environment),
       default_config: noOpTypedConfig(),
       apply_default_config_without_warming: true,
-      type_urls: [HTTP_WASM_TYPE, NO_OP_TYPE],
+      type_urls: [HTTP_WASM_TYPE, NO_OP_TYPE, ORDER_METADATA_TYPE],
     },
   };
 }
@@ -81,12 +91,13 @@ export function withHcmPresets(
     : [drainSlot(source, environment), ...filters];
   value = withField(value, 'http_filters', slotted);
   const upgrades = field(value, 'upgrade_configs');
-  if (Array.isArray(upgrades)) {
+  const { wasmPath } = environment;
+  if (Array.isArray(upgrades) && wasmPath !== undefined) {
     const preset = objects(upgrades).map((upgrade) => {
       const own = objects(field(upgrade, 'filters'));
       if (own.some((f) => f.name === 'sluice.upgrade')) return upgrade;
       // An upgrade has a filter chain of its own: only it pays for the look at its protocol.
-      return withField(upgrade, 'filters', [upgradeFilter(environment.wasmPath), ...(own.length > 0 ? own : slotted)]);
+      return withField(upgrade, 'filters', [upgradeFilter(wasmPath), ...(own.length > 0 ? own : slotted)]);
     });
     value = withField(value, 'upgrade_configs', preset);
   }

@@ -1,5 +1,12 @@
 export { orderSource, withBootstrapPresets } from './bootstrap.ts';
 export type { Json, OrderSource, Preset, PresetEnvironment } from './environment.ts';
-export { drainSlot, MAX_CONNECTION_DURATION, NO_OP_TYPE, noOpTypedConfig } from './hcm.ts';
+export {
+  drainSlot,
+  MAX_CONNECTION_DURATION,
+  NO_OP_TYPE,
+  noOpTypedConfig,
+  ORDER_METADATA_TYPE,
+  orderMetadataTypedConfig,
+} from './hcm.ts';
 export { withListenerPresets } from './listener.ts';
 export { drainTypedConfig, HTTP_WASM_TYPE } from './wasm.ts';

@@ -61,9 +61,12 @@ function withChainPresets(
     }
     return filter;
   });
-  if (filters.length === 0 || filters.some((f) => f.name === 'sluice.connection')) return { ...chain, filters };
+  const { wasmPath } = environment;
+  if (wasmPath === undefined || filters.length === 0 || filters.some((f) => f.name === 'sluice.connection')) {
+    return { ...chain, filters };
+  }
   const kind = filters.some(isHcm) ? 'http' : 'tcp';
-  return { ...chain, filters: [connectionFilter(environment.wasmPath, listener, kind), ...filters] };
+  return { ...chain, filters: [connectionFilter(wasmPath, listener, kind), ...filters] };
 }
 
 function isHcm(filter: Json): boolean {

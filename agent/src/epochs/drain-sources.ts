@@ -1,0 +1,83 @@
+import type { Connection } from '@sluice/contract';
+import { shutdownSocket } from '../witnesses/close.ts';
+import { readKernel } from '../witnesses/kernel.ts';
+import { type DrainSources, STALE_AFTER_MS } from './drain-watch.ts';
+import type { Epoch } from './epoch.ts';
+import { isAlive } from './proc.ts';
+
+/** The witnesses of one old epoch, each with its word or why it can not be heard. */
+export function drainSources(epoch: Epoch, now: () => number): DrainSources {
+  const { pid, listenAddresses = [], wasm } = epoch.meta;
+  const { table } = epoch;
+  return {
+    kernel: async () => {
+      const at = now();
+      try {
+        return { name: 'kernel', open: readKernel(pid, listenAddresses).open, at };
+      } catch (error) {
+        // No process holds no socket.
+        return isAlive(epoch.process)
+          ? { name: 'kernel', at, why: (error as Error).message }
+          : { name: 'kernel', at, open: 0 };
+      }
+    },
+    admin: async () => {
+      const at = now();
+      try {
+        const seen = await epoch.admin.downstream();
+        return { witness: { name: 'admin', open: seen.open, at }, requestsActive: seen.requestsActive };
+      } catch (error) {
+        return { witness: { name: 'admin', at, why: (error as Error).message } };
+      }
+    },
+    filter: () => {
+      const { heardAt } = table;
+      if (!wasm)
+        return { witness: { name: 'filter', at: now(), why: 'this Envoy is built without V8' }, connections: [] };
+      if (heardAt === undefined) return { witness: { name: 'filter', at: now(), why: 'never heard' }, connections: [] };
+      const connections = table.connections();
+      const silent = now() - heardAt;
+      if (silent > STALE_AFTER_MS) {
+        return { witness: { name: 'filter', at: heardAt, why: `not heard for ${silent} ms` }, connections };
+      }
+      return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections };
+    },
+    ...(!wasm && { kernelList: kernelLister(epoch) }),
+    close: (ids) => {
+      if (wasm) table.close(ids);
+      else for (const id of ids) shutdownSocket(pid, Number(id));
+    },
+  };
+}
+
+/**
+ * The connections of an Envoy without the filter, as the kernel lists them: the socket's inode for an id, and no more
+ * known than whether its listener speaks HTTP. One of a listener that is not known to be all HTTP counts as TCP.
+ */
+function kernelLister(epoch: Epoch): () => Connection[] {
+  const firstSeen = new Map<number, number>();
+  return () => {
+    const { pid, listenAddresses = [], httpAddresses = [] } = epoch.meta;
+    let sockets: ReturnType<typeof readKernel>['sockets'];
+    try {
+      sockets = readKernel(pid, listenAddresses).sockets;
+    } catch {
+      sockets = [];
+    }
+    const ports = new Set(httpAddresses.map((a) => a.slice(a.lastIndexOf(':'))));
+    return sockets.map(({ inode, local, peer }) => {
+      const openedAt = firstSeen.get(inode) ?? Date.now();
+      firstSeen.set(inode, openedAt);
+      const http = httpAddresses.includes(local) || ports.has(local.slice(local.lastIndexOf(':')));
+      return {
+        epoch: epoch.number,
+        id: String(inode),
+        peer,
+        local,
+        listener: '',
+        protocol: http ? 'unknown' : 'tcp',
+        openedAt,
+      };
+    });
+  };
+}

@@ -1,0 +1,115 @@
+import { type Connection, decodeReport, encodeReply, MAX_HELD, SluiceError } from '@sluice/contract';
+import { agentMetrics, createControlServer, createStatusPort, renderMetrics } from '../status/index.ts';
+import type { Crashes } from '../supervisor/crashes.ts';
+import { AGENT_VERSION } from '../version.ts';
+import { listConnections } from './commands.ts';
+import type { KeeperContext } from './context.ts';
+import type { Drains } from './drains.ts';
+import { agentSocket } from './plan.ts';
+import type { Upgrades } from './upgrades.ts';
+
+const SERVING_LOOK_MS = 100;
+
+export interface StatusParts {
+  readonly crashes: Crashes;
+  readonly upgrades: Upgrades;
+  readonly drains: Drains;
+  readonly link: () => { readonly connected: boolean };
+}
+
+/** Opens the agent's Unix socket (reports, local control) and its status port. Throws SLOT_TAKEN or CONFIG_INVALID. */
+export async function openStatus(context: KeeperContext, parts: StatusParts): Promise<{ close(): Promise<void> }> {
+  const { config, registry, log } = context;
+  const control = await createControlServer({
+    path: agentSocket(config.dir),
+    log,
+    handlers: {
+      report: (body) => {
+        const report = decodeReport(body);
+        const epoch = registry.get(report.epoch);
+        // An epoch that ended a moment ago, or is none of ours: nothing to say to it.
+        return epoch ? encodeReply(epoch.table.apply(report, context.now())) : new Uint8Array();
+      },
+      status: () => ({
+        proxy: config.proxy,
+        slot: config.slot,
+        agentVersion: AGENT_VERSION,
+        epochs: registry.statuses(config.slot),
+        controller: context.alone ? 'none' : parts.link().connected ? 'connected' : 'away',
+        keptListenSockets: context.kept.size,
+        memory: process.memoryUsage(),
+      }),
+      connections: async (epoch) => {
+        const { connections, truncated } = await listConnections(context, { epoch, limit: 50 * MAX_HELD });
+        return { items: connections as readonly Connection[], truncated };
+      },
+      waitServing: async (signal) => {
+        // Nobody but this process makes an epoch serve, and only at a start: a short look is enough of an event.
+        for (;;) {
+          const serving = registry.serving();
+          if (serving && !context.exclusive.busy) return serving.status(config.slot);
+          signal.throwIfAborted();
+          await new Promise((resolve) => setTimeout(resolve, SERVING_LOOK_MS));
+        }
+      },
+      upgrade: async (body) => {
+        if (!context.alone)
+          throw new SluiceError('PHASE_REFUSED', 'this agent has a controller: ask it for the upgrade');
+        const to = text(body.to, 'to');
+        const bootstrap = body.bootstrap === undefined ? undefined : text(body.bootstrap, 'bootstrap');
+        const target = { to, ...(bootstrap !== undefined && { bootstrap }) };
+        const checked = await parts.upgrades.check(target);
+        const upgradeId = `local-${context.now().toString(36)}`;
+        if (checked.ok) void parts.upgrades.start({ upgradeId, target, policy: config.policy });
+        return { upgradeId, ...checked };
+      },
+      abort: async (body) => ({ aborted: parts.upgrades.abort(text(body.upgradeId, 'upgradeId')) }),
+      reset: async (body) => {
+        if (typeof body.epoch !== 'number')
+          throw new SluiceError('INPUT_INVALID', 'expected epoch to be a number, found none');
+        const override = body.reason === undefined ? undefined : { by: 'local', reason: text(body.reason, 'reason') };
+        return parts.drains.reset(registry.get(body.epoch)?.meta.endedBy ?? '', body.epoch, override);
+      },
+    },
+  });
+  const port =
+    config.statusAddress === undefined
+      ? undefined
+      : await createStatusPort(config.statusAddress, {
+          live: () =>
+            parts.crashes.exhausted ? { ok: false, text: 'restart budget used up' } : { ok: true, text: 'ok' },
+          ready: () => {
+            const serving = registry.serving();
+            return serving
+              ? { ok: true, text: `epoch ${serving.number} serves` }
+              : { ok: false, text: 'no epoch serves' };
+          },
+          metrics: () =>
+            renderMetrics(
+              agentMetrics({
+                proxy: config.proxy,
+                slot: config.slot,
+                agentVersion: AGENT_VERSION,
+                epochs: registry.statuses(config.slot),
+                linkConnected: parts.link().connected,
+                linkWaiting: 0,
+                rssBytes: process.memoryUsage.rss(),
+                reports: control.stats,
+                crashes: parts.crashes.total,
+              }),
+            ),
+        });
+  return {
+    async close() {
+      await Promise.all([control.close(), port?.close()]);
+    },
+  };
+}
+
+function text(value: unknown, field: string): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw new SluiceError(
+    'INPUT_INVALID',
+    `expected ${field} to be a string, found ${JSON.stringify(value) ?? 'nothing'}`,
+  );
+}

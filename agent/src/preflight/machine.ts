@@ -1,0 +1,90 @@
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import type { CheckResult } from '@sluice/contract';
+import { readInitializingFlag, sharedMemoryExists, sharedMemoryPath } from '../broker/index.ts';
+import { residentBytes } from '../epochs/proc.ts';
+import type { PreflightInput } from './index.ts';
+import { failed, passed } from './result.ts';
+
+/** A new epoch is taken to need what the serving one has, and a fifth more; with none, what a bare Envoy needs. */
+const HEAD_ROOM = 1.2;
+const BARE_ENVOY_BYTES = 100 * 1024 * 1024;
+/** An address of a Unix socket has 108 bytes, the last one NUL (unix(7)). */
+const MAX_SOCKET_PATH = 107;
+
+export function machineChecks(input: PreflightInput): CheckResult[] {
+  return [memory(input), sharedMemory(input), runFolder(input)];
+}
+
+function memory({ serving, availableMemory }: PreflightInput): CheckResult {
+  const available = availableMemory ?? availableBytes();
+  const needed = Math.round(
+    (serving ? (residentBytes(serving.pid) ?? BARE_ENVOY_BYTES) : BARE_ENVOY_BYTES) * HEAD_ROOM,
+  );
+  const found = `${mebibytes(available)} available, ${mebibytes(needed)} needed for a second epoch`;
+  return available >= needed ? passed('memory', found) : failed('memory', 'PREFLIGHT_MEMORY', found);
+}
+
+function sharedMemory({ baseId, serving }: PreflightInput): CheckResult {
+  const name = 'shared memory';
+  if (!serving) return passed(name, 'made by the first epoch');
+  try {
+    if (!sharedMemoryExists(baseId)) {
+      return failed(
+        name,
+        'PREFLIGHT_SHARED_MEMORY',
+        `${sharedMemoryPath(baseId)} is not there; is /dev/shm shared with the serving Envoy?`,
+      );
+    }
+    accessSync(sharedMemoryPath(baseId), constants.R_OK | constants.W_OK);
+    const stale = readInitializingFlag(baseId)
+      ? ', with the flag of an epoch that died while initializing, which will be cleared'
+      : '';
+    return passed(name, `${sharedMemoryPath(baseId)}${stale}`);
+  } catch (error) {
+    return failed(name, 'PREFLIGHT_SHARED_MEMORY', (error as Error).message);
+  }
+}
+
+function runFolder({ runFolder: folder }: PreflightInput): CheckResult {
+  const name = 'run folder';
+  try {
+    if (!statSync(folder).isDirectory()) return failed(name, 'PREFLIGHT_SOCKET_DIR', `${folder} is not a folder`);
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    return failed(name, 'PREFLIGHT_SOCKET_DIR', (error as Error).message);
+  }
+  const longest = Buffer.byteLength(`${folder}/999999/admin.sock`);
+  if (longest > MAX_SOCKET_PATH) {
+    return failed(
+      name,
+      'PREFLIGHT_SOCKET_DIR',
+      `${folder} is too long for a Unix socket in it (${longest} of ${MAX_SOCKET_PATH} bytes)`,
+    );
+  }
+  return passed(name, folder);
+}
+
+/** The least of what the machine has free and what the limits of our control group leave (version 1 or 2). */
+export function availableBytes(): number {
+  const machine = Number(/^MemAvailable:\s+(\d+) kB/m.exec(read('/proc/meminfo'))?.[1] ?? 0) * 1024;
+  const group = /^0::(.*)$/m.exec(read('/proc/self/cgroup'))?.[1];
+  const v2 = group === undefined ? '' : `/sys/fs/cgroup${group}`;
+  const limits = [
+    [`${v2}/memory.max`, `${v2}/memory.current`],
+    ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'],
+    ['/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'],
+  ].map(([limit = '', usage = '']) => Number(read(limit) || Number.NaN) - Number(read(usage) || Number.NaN));
+  return Math.min(machine, ...limits.filter((bytes) => !Number.isNaN(bytes)));
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.round(bytes / 1024 / 1024)} MiB`;
+}

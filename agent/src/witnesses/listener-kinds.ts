@@ -1,0 +1,54 @@
+import type { AdminConnection } from './admin.ts';
+
+interface Dump {
+  readonly configs?: readonly {
+    readonly active_state?: { readonly listener?: unknown };
+    readonly listener?: unknown;
+  }[];
+}
+
+/**
+ * The addresses whose listeners speak HTTP on every filter chain, by the admin's config dump. Anything else, such as a
+ * listener that could not be read, is left out and so counts as TCP, whose connections are never closed by us.
+ */
+export async function httpListenAddresses(admin: AdminConnection): Promise<string[]> {
+  const addresses: string[] = [];
+  for (const resource of ['dynamic_listeners', 'static_listeners']) {
+    const dump = JSON.parse(await admin.get(`/config_dump?resource=${resource}`, 5_000)) as Dump;
+    for (const config of dump.configs ?? []) {
+      const listener = (config.active_state?.listener ?? config.listener) as Listener | undefined;
+      if (listener && speaksHttp(listener)) addresses.push(...addressesOf(listener));
+    }
+  }
+  return addresses;
+}
+
+interface SocketAddress {
+  readonly address?: string;
+  readonly port_value?: number;
+}
+
+interface Listener {
+  readonly address?: { readonly socket_address?: SocketAddress; readonly pipe?: { readonly path?: string } };
+  readonly additional_addresses?: readonly { readonly address?: Listener['address'] }[];
+  readonly filter_chains?: readonly unknown[];
+  readonly default_filter_chain?: unknown;
+}
+
+function speaksHttp(listener: Listener): boolean {
+  const chains = [
+    ...(listener.filter_chains ?? []),
+    ...(listener.default_filter_chain ? [listener.default_filter_chain] : []),
+  ];
+  return chains.length > 0 && chains.every((c) => JSON.stringify(c).includes('.HttpConnectionManager"'));
+}
+
+function addressesOf(listener: Listener): string[] {
+  const all = [listener.address, ...(listener.additional_addresses ?? []).map((a) => a.address)];
+  return all.flatMap((address) => {
+    if (address?.pipe?.path) return [address.pipe.path];
+    const { address: ip, port_value: port } = address?.socket_address ?? {};
+    if (ip === undefined || port === undefined) return [];
+    return [ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`];
+  });
+}

@@ -89,6 +89,7 @@ export const CATALOGUE = {
     hint: 'wait for it, or abort it',
     exit: 5,
   },
+  ABORTED: { summary: 'the upgrade was given up on request', hint: 'start another one', exit: 5 },
   PHASE_REFUSED: { summary: 'not possible in this phase', hint: 'see `sluice explain`', exit: 5 },
   RESET_PROTECTED: {
     summary: 'protected connections are left',

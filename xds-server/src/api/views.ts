@@ -1,0 +1,201 @@
+import type {
+  AgentView,
+  Connection,
+  ExplainItem,
+  HeldConnection,
+  ProxyView,
+  RecordEntry,
+  UpgradeView,
+  XdsTypeView,
+} from '@sluice/contract';
+import { deadlineOf } from '../drain/machine.ts';
+import type { UpgradeState } from '../drain/state.ts';
+import { type Agents, isLiving } from '../link/agents.ts';
+
+/** What the API shows, made of plain state. Nothing here reads a clock or a socket. */
+
+export function upgradeView(state: UpgradeState, record?: readonly RecordEntry[]): UpgradeView {
+  const deadlineAt = deadlineOf(state);
+  return present({
+    id: state.id,
+    proxy: state.proxy,
+    phase: state.phase,
+    reason: state.reason,
+    target: state.target,
+    policy: state.policy,
+    from: state.from,
+    to: state.to,
+    method: state.method,
+    epoch: state.epoch,
+    oldEpoch: state.oldEpoch,
+    createdAt: state.createdAt,
+    phaseSince: state.phaseSince,
+    drainStartedAt: state.order?.issuedAt,
+    safeToResetAt: state.safeToResetAt,
+    resetAt: state.resetAt,
+    deadlineAt,
+    order:
+      state.order === undefined
+        ? undefined
+        : present({
+            version: state.order.version,
+            ackedAt: state.orderAckedAt,
+            nack: state.orderNack,
+            appliedAt: state.orderAppliedAt,
+            via: state.orderVia,
+          }),
+    verdict: state.verdict,
+    checks: state.checks,
+    override: state.override,
+    connections: state.connections,
+    failure: state.failure,
+    rollbackOf: state.rollbackOf,
+    rollbackId: state.rollbackId,
+    record,
+  });
+}
+
+export type XdsView = ProxyView['xds'];
+
+export function proxyView(
+  proxy: string,
+  agents: Agents,
+  upgrades: readonly UpgradeState[],
+  xds: readonly { epoch: number; types: readonly XdsTypeView[] }[],
+): ProxyView {
+  const entries = agents.of(proxy);
+  const serving = agents.serving(proxy);
+  return {
+    proxy,
+    connected: entries.some((one) => one.link !== undefined),
+    agents: entries.map(
+      (one): AgentView =>
+        present({
+          slot: one.slot,
+          connected: one.link !== undefined,
+          since: one.since,
+          agentVersion: one.agentVersion,
+          versions: one.versions,
+          agentRss: one.agentRss,
+        }),
+    ),
+    epochs: entries
+      .flatMap((one) => one.epochs)
+      .filter(isLiving)
+      .sort((a, b) => a.epoch - b.epoch),
+    ...(serving === undefined
+      ? {}
+      : { serving: { epoch: serving.epoch, version: serving.version, slot: serving.slot } }),
+    upgrades: upgrades.map((one) => one.id),
+    xds,
+  };
+}
+
+/** Why one upgrade is not over yet, and what a reset now would cut. */
+export function explainItem(state: UpgradeState, agentThere: boolean, now: number): ExplainItem {
+  const { verdict } = state;
+  const held = verdict?.held ?? [];
+  const wouldCut = held.filter(holdsSomething);
+  const deadlineAt = deadlineOf(state);
+  const untils = held.flatMap((one) => (one.until !== undefined && one.until > now ? [one.until] : []));
+  const moments = [...untils, ...(deadlineAt !== undefined && deadlineAt > now ? [deadlineAt] : [])];
+  return present({
+    upgradeId: state.id,
+    phase: state.phase,
+    oldEpoch: state.oldEpoch,
+    safe: verdict?.safe ?? false,
+    why: why(state, agentThere, now),
+    held,
+    wouldCut,
+    total: verdict?.total ?? 0,
+    protected: verdict?.protected ?? 0,
+    witnesses: verdict?.witnesses ?? [],
+    nextChangeAt: moments.length === 0 ? undefined : Math.min(...moments),
+    deadlineAt,
+    hint: hint(state, agentThere),
+  });
+}
+
+/** A silent idle HTTP/1 connection holds nothing that its client would miss; all others may. */
+function holdsSomething(one: HeldConnection): boolean {
+  return one.reason !== 'silent-idle-grace' && !(one.reason === 'told-to-leave' && !one.protected);
+}
+
+const REASON_TEXT: Record<HeldConnection['reason'], string> = {
+  'request-in-flight': 'a request in flight',
+  'streams-finishing': 'HTTP/2 streams that may not have ended',
+  upgrade: 'a WebSocket or another upgrade, which policy waits for',
+  tcp: 'a TCP session, which policy waits for',
+  'may-hold-a-request': 'maybe a request that began before the drain',
+  unseen: 'nothing that the filter knows of, but the kernel or Envoy counts it',
+  'told-to-leave': 'nothing; its GOAWAY is out and it has not left yet',
+  'silent-idle-grace': 'nothing; it is silent HTTP/1 within its grace',
+};
+
+function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
+  const lines: string[] = [];
+  const { verdict, order } = state;
+  if (!agentThere) lines.push('The agent is not connected: what is said here is as it was last heard.');
+  if (state.phase !== 'Draining' || verdict === undefined) lines.push(`${state.phase}: ${state.reason}.`);
+  if (state.phase === 'Draining' && order !== undefined && state.orderAppliedAt === undefined) {
+    const seconds = Math.round((now - order.issuedAt) / 1000);
+    lines.push(`The drain order was given ${seconds} s ago and has not been applied yet.`);
+  }
+  if (state.orderNack !== undefined) lines.push(`Envoy refused the drain order: ${state.orderNack}`);
+  if (verdict === undefined || state.resetAt !== undefined) return lines;
+  const byReason = new Map<HeldConnection['reason'], HeldConnection[]>();
+  for (const one of verdict.held.filter((each) => each.protected)) {
+    byReason.set(one.reason, [...(byReason.get(one.reason) ?? []), one]);
+  }
+  for (const [reason, all] of byReason) lines.push(sentence(reason, all, now));
+  if (verdict.protected > 0 && verdict.held.length < verdict.total) {
+    lines.push(`${verdict.total} connections are left, ${verdict.protected} of them protected; not all are named.`);
+  }
+  if (verdict.disagreement !== undefined) lines.push(`The witnesses differ: ${verdict.disagreement}.`);
+  for (const witness of verdict.witnesses) {
+    if (witness.open === undefined)
+      lines.push(`The witness ${witness.name} can not be heard: ${witness.why ?? 'silent'}.`);
+  }
+  if (verdict.pastDeadline) lines.push(`The maximum drain time is over; policy says: ${state.policy.atDeadline}.`);
+  if (lines.length === 0) lines.push(`${verdict.summary}.`);
+  return lines;
+}
+
+function sentence(reason: HeldConnection['reason'], all: readonly HeldConnection[], now: number): string {
+  const names = all.slice(0, 3).map((one) => name(one.connection, now));
+  const more = all.length > names.length ? ` and ${all.length - names.length} more` : '';
+  const until = Math.max(...all.map((one) => one.until ?? 0));
+  const left = until > now ? `, for ${Math.ceil((until - now) / 1000)} s at most` : '';
+  const verb = all.length === 1 ? 'holds' : 'hold';
+  return `${names.join(', ')}${more} ${verb} ${REASON_TEXT[reason]}${left}.`;
+}
+
+function name(connection: Connection, now: number): string {
+  const age = Math.max(0, Math.round((now - connection.openedAt) / 1000));
+  if (connection.peer === '') return 'A connection without a name';
+  const where = connection.listener === '' ? connection.local : connection.listener;
+  return `${connection.peer} on ${where} (${connection.protocol}, ${age} s old)`;
+}
+
+function hint(state: UpgradeState, agentThere: boolean): string {
+  if (!agentThere) return 'start the agent, or wait: it goes on alone and reports when it is back';
+  switch (state.phase) {
+    case 'Idle':
+      return 'wait for the upgrade before it, or abort';
+    case 'Preflight':
+    case 'Starting':
+      return 'wait, or abort';
+    case 'Draining':
+      return 'wait, or reset with an override and a reason; what it would cut is listed';
+    case 'SafeToReset':
+    case 'Resetting':
+      return 'wait: the old epoch is being ended';
+    default:
+      return 'nothing to do';
+  }
+}
+
+/** The object without its undefined fields. */
+function present<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined)) as never;
+}

@@ -1,0 +1,374 @@
+import { randomBytes } from 'node:crypto';
+import {
+  type AgentMessage,
+  type DrainOrder,
+  type DrainPolicy,
+  isTerminal,
+  type RecordEntry,
+  SluiceError,
+  toSluiceError,
+  type UpgradeTarget,
+} from '@sluice/contract';
+import type { Agents } from '../link/agents.ts';
+import type { Log } from '../log.ts';
+import type { Store } from '../store/store.ts';
+import { nextWake, step } from './machine.ts';
+import { type Bounds, type Command, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
+
+/** Where drain orders go: the xDS server. */
+export interface OrderSink {
+  set(proxy: string, epoch: number, order: DrainOrder): void;
+  clear(proxy: string, epoch: number): void;
+}
+
+export interface DriverOptions {
+  readonly store: Store;
+  readonly agents: Agents;
+  readonly orders: OrderSink;
+  readonly log: Log;
+  readonly now?: () => number;
+  readonly bounds?: Bounds;
+  /** Ended upgrades kept per proxy. */
+  readonly keep?: number;
+  readonly onUpgrade?: (state: UpgradeState) => void;
+  readonly onRecord?: (entry: RecordEntry) => void;
+}
+
+interface Live {
+  state: UpgradeState;
+  version: string;
+  seq: number;
+  /** Events of one upgrade are handled one after the other. */
+  queue: Promise<void>;
+  timer?: NodeJS.Timeout;
+}
+
+/** Not begun, for one proxy at once. A script that proposes in a loop meets this bound. */
+const MAX_WAITING = 8;
+const MAX_TIMER_MS = 2_147_483_647;
+
+/** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
+export class Driver {
+  readonly #options: DriverOptions;
+  readonly #now: () => number;
+  readonly #bounds: Bounds;
+  readonly #live = new Map<string, Live>();
+  #closed = false;
+
+  constructor(options: DriverOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+    this.#bounds = options.bounds ?? DEFAULT_BOUNDS;
+  }
+
+  /** Takes up what an earlier controller left. */
+  async start(): Promise<void> {
+    const { store } = this.#options;
+    for (const { state, version } of (await store.upgrades()).slice().reverse()) {
+      if (isTerminal(state.phase) && !isLeftover(state)) continue;
+      const seq = (await store.record(state.id)).length;
+      this.#live.set(state.id, { state, version, seq, queue: Promise.resolve() });
+    }
+    for (const id of this.#live.keys()) await this.event(id, { type: 'resumed' });
+  }
+
+  /** Under way, oldest first. */
+  active(proxy?: string): UpgradeState[] {
+    return [...this.#live.values()]
+      .map((one) => one.state)
+      .filter((state) => !isTerminal(state.phase) && (proxy === undefined || state.proxy === proxy))
+      .sort((a, b) => a.createdAt - b.createdAt);
+  }
+
+  /** The newest known state, verdicts included. undefined: unknown. */
+  async find(id: string): Promise<UpgradeState | undefined> {
+    return this.#live.get(id)?.state ?? (await this.#options.store.upgrade(id))?.state;
+  }
+
+  async create(wish: {
+    readonly proxy: string;
+    readonly target: UpgradeTarget;
+    readonly policy: DrainPolicy;
+    readonly slot?: string | undefined;
+    readonly rollbackOf?: string | undefined;
+    readonly reason?: string | undefined;
+  }): Promise<UpgradeState> {
+    const waiting = this.active(wish.proxy).filter((state) => state.phase === 'Idle').length;
+    if (waiting >= MAX_WAITING) {
+      throw new SluiceError('UPGRADE_CONFLICT', `${waiting} upgrades of ${wish.proxy} wait for their turn already`);
+    }
+    const now = this.#now();
+    const state: UpgradeState = {
+      id: `${now.toString(36)}-${randomBytes(4).toString('hex')}`,
+      proxy: wish.proxy,
+      target: wish.target,
+      policy: wish.policy,
+      createdAt: now,
+      phase: 'Idle',
+      phaseSince: now,
+      reason: wish.reason ?? 'waits for its turn',
+      attempts: 0,
+      ...(wish.slot === undefined ? {} : { slot: wish.slot }),
+      ...(wish.rollbackOf === undefined ? {} : { rollbackOf: wish.rollbackOf }),
+    };
+    const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
+    const entries = this.#entries(state, 0, [{ phase: 'Idle', event: 'created', text }]);
+    const { version } = await this.#options.store.insertUpgrade(state, entries);
+    this.#live.set(state.id, { state, version, seq: 1, queue: Promise.resolve() });
+    this.#announce(state, entries);
+    await this.#options.store.prune(wish.proxy, this.#options.keep ?? 100);
+    this.#arm(state.id);
+    await this.giveTurns(wish.proxy);
+    return this.#live.get(state.id)?.state ?? state;
+  }
+
+  /** Asks for a flip back of an upgrade whose new epoch serves. Repeating it answers with the same upgrade. */
+  async rollback(id: string, by: string): Promise<UpgradeState> {
+    const state = await this.#require(id);
+    if (state.rollbackId !== undefined) return this.#require(state.rollbackId);
+    if (state.phase === 'Idle' || state.phase === 'Preflight' || state.phase === 'Starting') {
+      await this.event(id, { type: 'abort', by });
+      return this.#require(id);
+    }
+    if (state.from === undefined || state.epoch === undefined || state.phase === 'Failed') {
+      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${state.phase}: there is nothing to flip back`);
+    }
+    const all = await this.#options.store.upgrades({ proxy: state.proxy });
+    // What made the old epoch knows the path of its binary and its bootstrap; else its version has to do.
+    const maker = all.find((one) => one.state.epoch === state.oldEpoch && one.state.id !== id);
+    const back = await this.create({
+      proxy: state.proxy,
+      target: maker?.state.target ?? { to: state.from },
+      policy: state.policy,
+      slot: state.slot,
+      rollbackOf: id,
+      reason: `rollback of ${id} by ${by}`,
+    });
+    await this.event(id, { type: 'rollback', rollbackId: back.id });
+    return back;
+  }
+
+  async abort(id: string, by: string): Promise<UpgradeState> {
+    const { phase } = await this.#require(id);
+    if (!['Idle', 'Preflight', 'Starting', 'Failed'].includes(phase)) {
+      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${phase}: its new epoch serves already`, {
+        hint: 'use rollback to flip back',
+      });
+    }
+    await this.event(id, { type: 'abort', by });
+    return this.#require(id);
+  }
+
+  /** A reset with protected connections left. */
+  async override(id: string, by: string, reason: string): Promise<UpgradeState> {
+    const { phase } = await this.#require(id);
+    if (!['Draining', 'SafeToReset', 'Resetting'].includes(phase)) {
+      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${phase}: a reset is possible from Draining on`);
+    }
+    await this.event(id, { type: 'override', by, reason });
+    return this.#require(id);
+  }
+
+  async agentConnected(proxy: string, slot: string): Promise<void> {
+    await this.#epochs(proxy, slot, true);
+    await this.giveTurns(proxy);
+  }
+
+  /** The bound of Starting runs only while its agent is there. */
+  agentGone(proxy: string): void {
+    for (const state of this.active(proxy)) this.#arm(state.id);
+  }
+
+  /** What concerns upgrades among an agent's messages. */
+  async agentMessage(proxy: string, slot: string, message: AgentMessage): Promise<void> {
+    switch (message.type) {
+      case 'epochs':
+        await this.#epochs(proxy, slot, false);
+        return this.giveTurns(proxy);
+      case 'preflight':
+      case 'serving':
+      case 'failed':
+        if (await this.#owns(proxy, message.upgradeId)) await this.event(message.upgradeId, message);
+        return this.giveTurns(proxy);
+      case 'orderApplied':
+        if (await this.#owns(proxy, message.upgradeId)) await this.event(message.upgradeId, message);
+        return;
+      case 'verdict':
+      case 'reset': {
+        // An agent that was restarted may not know the upgrade's id; the epoch tells it, for no number is used twice.
+        const id = (await this.#owns(proxy, message.upgradeId))
+          ? message.upgradeId
+          : [...this.#live.values()].find((one) => one.state.proxy === proxy && one.state.oldEpoch === message.epoch)
+              ?.state.id;
+        if (id === undefined) return;
+        await this.event(id, message.type === 'reset' ? { ...message, type: 'resetDone' } : message);
+        return;
+      }
+      default:
+        return;
+    }
+  }
+
+  orderAcked(proxy: string, epoch: number, order: { upgradeId: string; version: number }, nack?: string): void {
+    const live = this.#live.get(order.upgradeId);
+    if (live?.state.proxy !== proxy || live.state.oldEpoch !== epoch) return;
+    const { version } = order;
+    void this.event(
+      order.upgradeId,
+      nack === undefined ? { type: 'orderAcked', version } : { type: 'orderNacked', version, error: nack },
+    );
+  }
+
+  /** Lets the oldest waiting upgrade of a proxy begin, unless one is on its way to serve. */
+  async giveTurns(proxy: string): Promise<void> {
+    const active = this.active(proxy);
+    if (active.some((state) => state.phase === 'Preflight' || state.phase === 'Starting')) return;
+    const first = active.find((state) => state.phase === 'Idle');
+    if (first === undefined) return;
+    const slot = this.#options.agents.choose(proxy, first.target.to, first.slot);
+    if (slot !== undefined) await this.event(first.id, { type: 'turn', slot });
+  }
+
+  /** Handles one event. Resolves when its step is stored and its commands are out. */
+  event(id: string, event: UpgradeEvent): Promise<void> {
+    const live = this.#live.get(id);
+    if (live === undefined || this.#closed) return Promise.resolve();
+    live.queue = live.queue.then(() =>
+      this.#handle(live, event).catch((thrown) => {
+        const error = toSluiceError(thrown);
+        this.#options.log.error({ upgrade: id, event: event.type, err: error }, 'upgrade event failed');
+      }),
+    );
+    return live.queue;
+  }
+
+  /** Stops without a further step; what is stored goes on with the next controller. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const live of this.#live.values()) clearTimeout(live.timer);
+    await Promise.all([...this.#live.values()].map((live) => live.queue));
+  }
+
+  async #handle(live: Live, event: UpgradeEvent): Promise<void> {
+    const { agents, store } = this.#options;
+    const { proxy } = live.state;
+    const before = live.state;
+    const result = step(
+      before,
+      event,
+      {
+        now: this.#now(),
+        connected: agents.connectedSlots(proxy),
+        slotOf: (epoch) => agents.slotOf(proxy, epoch),
+      },
+      this.#bounds,
+    );
+    const entries = this.#entries(result.state, live.seq, result.entries);
+    // A verdict that changes nothing is news for a reader only: the agent says it again after a restart.
+    const passing = event.type === 'verdict' && entries.length === 0 && result.commands.length === 0;
+    if (!passing && result.state !== before) {
+      const { version } = await store.updateUpgrade(result.state, live.version, entries);
+      live.version = version;
+      live.seq += entries.length;
+    }
+    live.state = result.state;
+    for (const command of result.commands) this.#run(result.state, command);
+    if (result.state !== before) this.#announce(result.state, entries);
+    if (before.phase !== result.state.phase) await this.#phaseChanged(result.state);
+    this.#arm(result.state.id);
+  }
+
+  async #phaseChanged(state: UpgradeState): Promise<void> {
+    if (state.phase === 'Draining' && state.rollbackOf !== undefined) {
+      void this.event(state.rollbackOf, { type: 'rollbackServing' });
+    }
+    if (isTerminal(state.phase) && !isLeftover(state)) {
+      clearTimeout(this.#live.get(state.id)?.timer);
+      this.#live.delete(state.id);
+    }
+    if (state.phase !== 'Preflight' && state.phase !== 'Starting')
+      queueMicrotask(() => void this.giveTurns(state.proxy));
+  }
+
+  #run(state: UpgradeState, command: Command): void {
+    const { agents, orders, log } = this.#options;
+    const { id: upgradeId, proxy, target, policy } = state;
+    const send = (slot: string | undefined, message: Parameters<Agents['send']>[2]): void => {
+      if (slot !== undefined && agents.send(proxy, slot, message)) return;
+      // Given again with the agent's next hello.
+      log.debug({ upgrade: upgradeId, slot, message: message.type }, 'agent away: command not sent');
+    };
+    switch (command.type) {
+      case 'sendPreflight':
+        send(command.slot, { type: 'preflight', upgradeId, target });
+        break;
+      case 'sendStart':
+        send(command.slot, { type: 'start', upgradeId, target, policy });
+        break;
+      case 'sendAbort':
+        send(command.slot, { type: 'abort', upgradeId });
+        break;
+      case 'pushOrder':
+        orders.set(proxy, command.order.epoch, command.order);
+        send(command.slot, { type: 'drain', order: command.order });
+        break;
+      case 'withdrawOrder':
+        orders.clear(proxy, command.epoch);
+        break;
+      case 'authorizeReset': {
+        const { epoch, override } = command;
+        send(command.slot, { type: 'reset', upgradeId, epoch, ...(override === undefined ? {} : { override }) });
+        break;
+      }
+    }
+  }
+
+  async #epochs(proxy: string, slot: string, hello: boolean): Promise<void> {
+    const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
+    const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
+    for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
+  }
+
+  /** An agent speaks only for the upgrades of its own proxy. */
+  async #owns(proxy: string, upgradeId: string): Promise<boolean> {
+    return this.#live.get(upgradeId)?.state.proxy === proxy;
+  }
+
+  async #require(id: string): Promise<UpgradeState> {
+    const state = await this.find(id);
+    if (state === undefined) throw new SluiceError('UPGRADE_UNKNOWN', `expected a known upgrade, found ${id}`);
+    return state;
+  }
+
+  #entries(state: UpgradeState, seq: number, entries: readonly Pick<RecordEntry, 'phase' | 'event' | 'text'>[]) {
+    const at = this.#now();
+    return entries.map(
+      (one, n): RecordEntry => ({ upgradeId: state.id, proxy: state.proxy, seq: seq + n, at, ...one }),
+    );
+  }
+
+  #announce(state: UpgradeState, entries: readonly RecordEntry[]): void {
+    for (const { text, event, phase } of entries) {
+      this.#options.log.info({ upgrade: state.id, proxy: state.proxy, event, phase }, text);
+    }
+    this.#options.onUpgrade?.(state);
+    for (const entry of entries) this.#options.onRecord?.(entry);
+  }
+
+  /** One timer an upgrade, for the machine's next own moment. */
+  #arm(id: string): void {
+    const live = this.#live.get(id);
+    if (live === undefined) return;
+    clearTimeout(live.timer);
+    if (this.#closed) return;
+    const at = nextWake(live.state, this.#options.agents.connectedSlots(live.state.proxy), this.#bounds);
+    if (at === undefined) return;
+    const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
+    live.timer = setTimeout(() => void this.event(id, { type: 'tick' }), wait);
+  }
+}
+
+/** Ended as Failed or RolledBack while an old epoch of it still drains. */
+function isLeftover(state: UpgradeState): boolean {
+  return state.phase !== 'Done' && state.oldEpoch !== undefined && state.resetAt === undefined;
+}

@@ -28,6 +28,8 @@ export interface DrainWatchOptions {
 const LOOK_EVERY_MS = 1_000;
 /** While witnesses differ, or only they say "left", a look follows soon: reports arrive 100 ms apart. */
 const LOOK_AGAIN_MS = 50;
+/** What only a count tells is looked at so often. */
+const LOOK_SOON_MS = 200;
 /** Reports of several workers come together; one look for all of them. */
 const COALESCE_MS = 5;
 /** A filter not heard for this long can not be heard. */
@@ -145,10 +147,14 @@ export class DrainWatch {
     } finally {
       this.#looking = false;
     }
-    const again = LOOK_AGAIN_MS * 2 ** Math.min(this.#differences, 5);
-    this.#lookIn(
-      this.#pokedWhileLooking ? COALESCE_MS : this.#differences > 0 ? Math.min(again, LOOK_EVERY_MS) : LOOK_EVERY_MS,
-    );
+    this.#lookIn(this.#pokedWhileLooking ? COALESCE_MS : this.#nextLookMs());
+  }
+
+  #nextLookMs(): number {
+    if (this.#differences > 0) return Math.min(LOOK_AGAIN_MS * 2 ** Math.min(this.#differences, 5), LOOK_EVERY_MS);
+    // That the last request begun before the drain has ended is told by nobody: only the admin's sum says so.
+    const ending = this.verdict?.held.some((h) => h.reason === 'may-hold-a-request' || h.reason === 'unseen');
+    return ending || this.#options.sources.kernelList ? LOOK_SOON_MS : LOOK_EVERY_MS;
   }
 }
 

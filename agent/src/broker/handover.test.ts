@@ -9,7 +9,13 @@ import { playParent, relayHandover } from './handover.ts';
 import { KeptSockets } from './kept.ts';
 import { namesOf } from './names.ts';
 import type { HandoverEvent } from './types.ts';
-import { decodeMessage, encodeListenSocketReply, encodeListenSocketRequest, encodeRequest } from './wire.ts';
+import {
+  decodeMessage,
+  encodeListenSocketReply,
+  encodeListenSocketRequest,
+  encodeRequest,
+  encodeShutdownAdminReply,
+} from './wire.ts';
 
 /** One side of a handover without an Envoy: a bound name that sends and receives. */
 class Fake {
@@ -82,6 +88,11 @@ test('datagrams pass untouched, the descriptor with them, and a dup of it is kep
   const { parent: p, child: c, options } = fakes();
   const [parent, child, kept, socket] = [p(), c(), new KeptSockets(), await listening()];
   const handover = await relayHandover({ ...options, kept });
+  child.send(encodeRequest('shutdownAdmin'));
+  expect((await parent.receive()).data).toEqual(encodeRequest('shutdownAdmin'));
+  parent.send(encodeShutdownAdminReply(7n));
+  expect((await child.receive()).data).toEqual(encodeShutdownAdminReply(7n));
+  expect(handover.originalStartSeconds).toBe(7);
   child.send(encodeListenSocketRequest(REQUEST));
   expect((await parent.receive()).data).toEqual(encodeListenSocketRequest(REQUEST));
   parent.send(encodeListenSocketReply(true), [socket]);
@@ -133,6 +144,8 @@ test('a kept socket that the child did not take is let go when it serves', async
   kept.put(REQUEST, await listening());
   kept.put({ address: 'tcp://127.0.0.1:2', worker: 0 }, await listening());
   const handover = await playParent({ ...options, kept });
+  child.send(encodeRequest('shutdownAdmin'));
+  await child.receive();
   // One socket for all workers answers each of them.
   for (const worker of [0, 1]) {
     child.send(encodeListenSocketRequest({ ...REQUEST, worker }));
@@ -144,6 +157,17 @@ test('a kept socket that the child did not take is let go when it serves', async
   await handover.drainRequested;
   expect(kept.list().map(({ address }) => address)).toEqual([REQUEST.address]);
   handover.close();
+  kept.closeAll();
+});
+
+test('the terminate request that a killed broker left outstanding is swallowed, and the kept set stays', async () => {
+  const { child: c, options } = fakes();
+  const [child, kept] = [c(), new KeptSockets()];
+  kept.put(REQUEST, await listening());
+  const handover = await playParent({ ...options, kept });
+  child.send(encodeRequest('terminate'));
+  await handover.independent;
+  expect(kept.size).toBe(1);
   kept.closeAll();
 });
 

@@ -55,6 +55,8 @@ class Session implements Handover {
   #replyFds: number[] = [];
   #timer: NodeJS.Timeout;
   #connected = false;
+  /** This session saw the child's first request, and so all of its requests. */
+  #fromStart = false;
   #drained = false;
   #closed = false;
 
@@ -144,6 +146,7 @@ class Session implements Handover {
         this.#served();
         return;
       case 'shutdownAdmin':
+        this.#fromStart = true;
         if (this.#options.shutdownAdmin === 'answer') this.#answer(message);
         else this.#forward(message, datagrams);
         return;
@@ -236,7 +239,7 @@ class Session implements Handover {
     if (this.#drained) return;
     this.#drained = true;
     const taken = new Set(this.passed.filter((each) => each.given).map((each) => socketKey(each)));
-    this.#options.kept?.retain((request) => taken.has(socketKey(request)));
+    if (this.#fromStart) this.#options.kept?.retain((request) => taken.has(socketKey(request)));
     clearTimeout(this.#timer);
     const wait = this.#options.terminateTimeoutMs ?? DEFAULT_TERMINATE_TIMEOUT_MS;
     this.#timer = setTimeout(() => this.#timedOut(`the terminate request of epoch ${this.#child.epoch}`, wait), wait);
@@ -330,6 +333,8 @@ export async function relayHandover(options: RelayOptions): Promise<Handover> {
 /**
  * Plays the parent for a child that is about to be launched, from the kept sockets; for use when no Envoy lives. With an
  * empty kept set and ensureSharedMemory() also for the first of all: drainRequested then is the event that it serves.
+ * For a child that serves already, in the place of a broker that was killed: swallows the terminate request that is
+ * outstanding; the kept set is left alone.
  */
 export async function playParent(options: PlayParentOptions): Promise<Handover> {
   if (options.child.epoch === 0) {

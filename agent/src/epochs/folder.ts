@@ -34,6 +34,8 @@ export interface EpochMeta {
   readonly startTime: string;
   readonly startedAt: number;
   readonly servingSince?: number;
+  /** Set when its terminate request was swallowed: it never speaks to its parent again. Until then a broker must be there. */
+  readonly independentAt?: number;
   /** The epoch that this one took over from. */
   readonly parent?: number;
   /** The upgrade that it was started by. */

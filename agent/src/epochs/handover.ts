@@ -74,7 +74,12 @@ export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
     handover?.watchChild(epoch.process.pid);
     options.onLaunched(epoch);
     const servingAt = await untilServing(options, epoch, handover);
-    epoch.setState('serving');
+    const launched = epoch;
+    launched.setState('serving');
+    handover?.independent.then(
+      ({ at }) => launched.update({ independentAt: at }),
+      () => {},
+    );
     return { epoch, servingAt, independent: handover?.independent ?? Promise.resolve() };
   } catch (thrown) {
     handover?.close();

@@ -17,10 +17,10 @@ const STEADY_TICK_MS: u32 = 1_000;
 const TRACKING_TICK_MS: u32 = 100;
 /** Of a VM that holds nothing and tracks nothing: the main thread's has nothing else to say, ever. */
 const IDLE_HEARTBEAT_NS: u64 = 5_000 * MS;
-/** Also how long a subscription takes to reach the VM at most. */
-const HEARTBEAT_NS: u64 = 1_000 * MS;
+/** Once a second (ticks are never exact); also how long a subscription takes to reach the VM at most. */
+const HEARTBEAT_NS: u64 = 900 * MS;
 /** Bytes and last activity alone are not worth a record more often than this. */
-const ACTIVITY_NS: u64 = 1_000 * MS;
+const ACTIVITY_NS: u64 = 900 * MS;
 const CALL_TIMEOUT_MS: u32 = 2_000;
 /** Envoy always ends a call by its timeout; this is for a host that does not. */
 const CALL_LOST_NS: u64 = 10_000 * MS;

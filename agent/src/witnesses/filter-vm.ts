@@ -129,10 +129,11 @@ function identity(c: Connection) {
   return { epoch: c.epoch, id: c.id, peer: c.peer, local: c.local, listener: c.listener, openedAt: c.openedAt };
 }
 
+/** Bytes are counted where requests are: 0 before one was seen says nothing. */
 function volatile(s: ConnectionState) {
   return {
     protocol: s.protocol,
-    bytes: s.bytes,
+    ...(s.inFlight !== undefined && { bytes: s.bytes }),
     ...(s.inFlight !== undefined && { inFlight: s.inFlight }),
     ...(s.lastActivityAt !== undefined && { lastActivityAt: s.lastActivityAt }),
   };

@@ -1,0 +1,218 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { newConnections } from '../harness/connects.ts';
+import { envoyBinary } from '../harness/envoy-bin.ts';
+import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
+
+let block: Block;
+let upstream: http.Server;
+let port: number;
+let dir: string;
+let keepers: KeeperProcess[];
+let config: { dir: string } & Record<string, unknown>;
+
+beforeEach(async () => {
+  block = await claimBlock();
+  port = await block.port();
+  keepers = [];
+  const upstreamPort = await block.port();
+  upstream = http.createServer((_, response) => response.end('done\n'));
+  upstream.keepAliveTimeout = 60_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
+  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
+  dir = path.join(block.dir, 'run');
+  mkdirSync(dir);
+  const bootstrap = path.join(block.dir, 'envoy.json');
+  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
+  config = {
+    proxy: 'edge',
+    dir,
+    bootstrap,
+    envoy: await envoyBinary('1.38.3'),
+    baseId: block.baseId(),
+    concurrency: 2,
+    policy: { http1: { silentIdleGraceMs: 1_000 } },
+  };
+});
+
+afterEach(async () => {
+  for (const keeper of keepers) keeper.child.kill('SIGKILL');
+  await endEpochs(dir);
+  upstream.closeAllConnections();
+  upstream.close();
+  await block.release();
+});
+
+async function keeper(change: Record<string, unknown> = {}): Promise<KeeperProcess> {
+  const started = await KeeperProcess.start({ ...config, ...change });
+  keepers.push(started);
+  return started;
+}
+
+test('an upgrade of a lone agent under load: nothing is lost, and the old epoch is reset', async () => {
+  const agent = await keeper();
+  const load = newConnections(port, 300);
+  const answer = await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  expect(answer.body.ok, JSON.stringify(answer.body)).toBe(true);
+  await agent.line('new epoch serves');
+  await agent.line('old epoch reset');
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  const epochs = await agent.epochs();
+  expect(epochs.map((e) => [e.epoch, e.version, e.state])).toEqual([[1, '1.40.0', 'serving']]);
+});
+
+test('a crash of the serving Envoy refuses no connection at 1,000 new ones a second', async () => {
+  const agent = await keeper({ envoy: await envoyBinary('1.40.0') });
+  const load = newConnections(port, 1_000);
+  await untilAnswered(load.counts, 500);
+  process.kill((await agent.serving()).pid, 'SIGKILL');
+  await agent.line('relaunched');
+  await untilAnswered(load.counts, load.counts.answered + 1_000);
+  const counts = await load.stop();
+  expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
+  // What was in flight on the killed one: a handful at these rates, and they are counted.
+  expect(counts.lost).toBeLessThan(50);
+});
+
+test('a new epoch killed before it serves leaves the old one serving, and the next upgrade works', async () => {
+  const agent = await keeper();
+  const load = newConnections(port, 1_000);
+  await untilAnswered(load.counts, 200);
+  const to = await envoyBinary('1.40.0');
+  const upgrade = agent.call('POST', '/v1/upgrade', { to });
+  const starting = agent.line('broker: connected').catch(() => undefined);
+  await upgrade;
+  await Promise.race([starting, agent.line('new epoch serves')]);
+  const young = (await agent.epochs()).find((e) => e.epoch === 1);
+  if (young) process.kill(young.pid, 'SIGKILL');
+  await Promise.race([agent.line('upgrade failed'), agent.line('relaunched')]);
+  const again = await agent.call('POST', '/v1/upgrade', { to });
+  expect(again.body.ok, JSON.stringify(again.body)).toBe(true);
+  await agent.line('new epoch serves', (l) => Number(l.epoch) >= 2);
+  const counts = await load.stop();
+  expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
+  expect((await agent.serving()).version).toBe('1.40.0');
+});
+
+test('a new epoch killed right after DrainListeners is relaunched on the kept sockets', async () => {
+  const agent = await keeper();
+  const load = newConnections(port, 1_000);
+  await untilAnswered(load.counts, 200);
+  await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  const serves = await agent.line('new epoch serves');
+  const young = (await agent.epochs()).find((e) => e.epoch === serves.epoch);
+  process.kill(young?.pid as number, 'SIGKILL');
+  await agent.line('relaunched');
+  await untilAnswered(load.counts, load.counts.answered + 500);
+  const counts = await load.stop();
+  expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
+  expect((await agent.serving()).version).toBe('1.40.0');
+});
+
+test('a killed agent leaves its epochs serving and draining; its successor adopts them and ends the drain', async () => {
+  const first = await keeper({ policy: { http1: { silentIdleGraceMs: 4_000 } } });
+  const load = newConnections(port, 200);
+  const silent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  await new Promise<void>((resolve, reject) => {
+    const call = http.get({ agent: silent, port, host: '127.0.0.1' }, (response) =>
+      response.resume().on('end', resolve),
+    );
+    call.on('error', reject);
+  });
+  await first.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  await first.line('drain order applied');
+  first.child.kill('SIGKILL');
+  await first.child.ended;
+  const second = await keeper({ policy: { http1: { silentIdleGraceMs: 4_000 } } });
+  const adopted = second.lines.filter((l) => l.message === 'epoch adopted').map((l) => [l.epoch, l.state]);
+  expect(adopted).toEqual([
+    [0, 'draining'],
+    [1, 'serving'],
+  ]);
+  await second.line('old epoch reset');
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  silent.destroy();
+});
+
+test('two SIGHUPs 30 ms apart are two hot restarts, one after the other', async () => {
+  const agent = await keeper({ envoy: await envoyBinary('1.40.0') });
+  const load = newConnections(port, 300);
+  agent.child.kill('SIGHUP');
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  agent.child.kill('SIGHUP');
+  await agent.line('new epoch serves', (l) => l.epoch === 1);
+  await agent.line('new epoch serves', (l) => l.epoch === 2);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
+test('what can not be upgraded safely is refused by name before the old epoch is touched', async () => {
+  const agent = await keeper();
+  const load = newConnections(port, 300);
+  const codes = async (body: unknown) => {
+    const answer = await agent.call('POST', '/v1/upgrade', body);
+    const checks = (answer.body.checks ?? []) as { ok: boolean; code?: string }[];
+    return checks.filter((c) => !c.ok).map((c) => c.code);
+  };
+  const to = await envoyBinary('1.40.0');
+  expect(await codes({ to: '/nowhere/envoy' })).toContain('SLUICE_PREFLIGHT_BINARY');
+  const broken = path.join(block.dir, 'broken.json');
+  writeFileSync(broken, JSON.stringify({ static_resources: { listeners: [{ name: 'l', addres: {} }] } }));
+  expect(await codes({ to, bootstrap: broken })).toContain('SLUICE_PREFLIGHT_BOOTSTRAP');
+  const other = path.join(block.dir, 'envoy-other');
+  writeFileSync(
+    other,
+    '#!/bin/sh\ncase "$1" in --version) echo "x  version: 0a/9.9.9/Clean/RELEASE/B";; *) echo 12.7;; esac\n',
+    { mode: 0o755 },
+  );
+  expect(await codes({ to: other })).toContain('SLUICE_PREFLIGHT_HOT_RESTART_VERSION');
+  const udp = path.join(block.dir, 'udp.json');
+  const listener = {
+    name: 'quic',
+    address: { socket_address: { protocol: 'UDP', address: '127.0.0.1', port_value: port } },
+  };
+  writeFileSync(
+    udp,
+    JSON.stringify({ static_resources: { listeners: [{ ...listener, udp_listener_config: { quic_options: {} } }] } }),
+  );
+  expect(await codes({ to, bootstrap: udp })).toContain('SLUICE_PREFLIGHT_UDP');
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  expect(await agent.epochs()).toMatchObject([{ epoch: 0, state: 'serving' }]);
+});
+
+async function untilAnswered(counts: { readonly answered: number }, n: number): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (counts.answered < n) {
+    if (Date.now() > deadline) throw new Error(`${counts.answered} of ${n} answered within 30 s`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+function staticBootstrap(listen: number, upstreamPort: number): unknown {
+  const address = (p: number) => ({ socket_address: { address: '127.0.0.1', port_value: p } });
+  const hcm = {
+    '@type': 'type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager',
+    stat_prefix: 'in',
+    route_config: {
+      virtual_hosts: [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: 'up' } }] }],
+    },
+    http_filters: [
+      {
+        name: 'router',
+        typed_config: { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' },
+      },
+    ],
+  };
+  const endpoints = [{ lb_endpoints: [{ endpoint: { address: address(upstreamPort) } }] }];
+  return {
+    static_resources: {
+      listeners: [
+        { name: 'in', address: address(listen), filter_chains: [{ filters: [{ name: 'hcm', typed_config: hcm }] }] },
+      ],
+      clusters: [
+        { name: 'up', type: 'STATIC', connect_timeout: '1s', load_assignment: { cluster_name: 'up', endpoints } },
+      ],
+    },
+  };
+}

@@ -1,0 +1,80 @@
+import net from 'node:net';
+
+const REQUEST = 'GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n';
+/** A connect that took longer met a lost SYN: its retransmission comes after a second. */
+const SLOW_CONNECT_MS = 900;
+const ANSWER_BOUND_MS = 15_000;
+
+export interface ConnectCounts {
+  answered: number;
+  /** ECONNREFUSED, or a SYN that had to be sent again. */
+  refused: number;
+  /** Connected, and then no whole answer. */
+  lost: number;
+  readonly failures: string[];
+}
+
+/**
+ * New connections at a steady rate, one request on each, never repeated. `stop()` waits for those under way. Paced by the
+ * clock and not by answers, so that a stall shows as connections waiting and not as a lower rate.
+ */
+export function newConnections(
+  port: number,
+  perSecond: number,
+): { readonly counts: ConnectCounts; stop(): Promise<ConnectCounts> } {
+  const counts: ConnectCounts = { answered: 0, refused: 0, lost: 0, failures: [] };
+  const pending = new Set<Promise<void>>();
+  const begun = performance.now();
+  let sent = 0;
+  const timer = setInterval(() => {
+    const due = Math.floor(((performance.now() - begun) / 1_000) * perSecond);
+    for (; sent < due && pending.size < 5_000; sent++) {
+      const one = connectOnce(port, counts);
+      pending.add(one);
+      void one.finally(() => pending.delete(one));
+    }
+    sent = Math.max(sent, due);
+  }, 5);
+  return {
+    counts,
+    async stop() {
+      clearInterval(timer);
+      await Promise.all(pending);
+      return counts;
+    },
+  };
+}
+
+function connectOnce(port: number, counts: ConnectCounts): Promise<void> {
+  return new Promise((resolve) => {
+    const at = performance.now();
+    let connectedAt: number | undefined;
+    let text = '';
+    const socket = net.connect({ port, host: '127.0.0.1' });
+    socket.setTimeout(ANSWER_BOUND_MS, () => socket.destroy(new Error('no answer')));
+    socket.setEncoding('latin1');
+    socket.on('connect', () => {
+      connectedAt = performance.now();
+      socket.write(REQUEST);
+    });
+    socket.on('data', (chunk: string) => {
+      text += chunk;
+    });
+    let error: Error | undefined;
+    socket.on('error', (e) => {
+      error = e;
+    });
+    socket.on('close', () => {
+      const whole = /^HTTP\/1\.1 200 /.test(text) && text.endsWith('done\n');
+      if (connectedAt === undefined || connectedAt - at > SLOW_CONNECT_MS) {
+        counts.refused++;
+        counts.failures.push(error?.message ?? `connected after ${Math.round((connectedAt ?? 0) - at)} ms`);
+      } else if (whole) counts.answered++;
+      else {
+        counts.lost++;
+        counts.failures.push(error?.message ?? `cut short: ${JSON.stringify(text.slice(0, 60))}`);
+      }
+      resolve();
+    });
+  });
+}

@@ -2,6 +2,7 @@ export * from './api.ts';
 export * from './connections.ts';
 export * from './errors.ts';
 export * from './messages.ts';
+export * from './metrics.ts';
 export * from './ndjson.ts';
 export * from './node.ts';
 export * from './order.ts';

@@ -1,0 +1,241 @@
+import {
+  API_PREFIX,
+  type CheckView,
+  type ConnectionsView,
+  type DrainPolicy,
+  type ExplainView,
+  type ProxyView,
+  parsePolicy,
+  SluiceError,
+  type UpgradeTarget,
+  type WatchItem,
+} from '@sluice/contract';
+import Fastify, { type FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { Driver } from '../drain/driver.ts';
+import type { UpgradeState } from '../drain/state.ts';
+import type { AgentEntry, Agents } from '../link/agents.ts';
+import type { Requests } from '../link/requests.ts';
+import type { Store } from '../store/store.ts';
+import { apiError, statusOf } from './errors.ts';
+import type { Hub } from './hub.ts';
+import type { Metrics } from './metrics.ts';
+import { explainItem, upgradeView } from './views.ts';
+import { watchRoute } from './watch.ts';
+
+export interface AppParts {
+  readonly driver: Driver;
+  readonly agents: Agents;
+  readonly requests: Requests;
+  readonly store: Store;
+  readonly hub: Hub;
+  readonly metrics: Metrics;
+  readonly policy: DrainPolicy;
+  readonly proxy: (name: string) => ProxyView;
+  /** Rejects with the reason while the controller is not ready. */
+  readonly ready: () => Promise<void>;
+  readonly now: () => number;
+}
+
+const MAX_BODY_BYTES = 256 * 1024;
+const CONNECTIONS_MS = 10_000;
+/** A check runs the target's `--mode validate`. */
+const CHECK_MS = 60_000;
+const MAX_CONNECTIONS = 10_000;
+const MAX_UPGRADES = 500;
+
+const text = z.string().min(1).max(4_096);
+const target = z.strictObject({ to: text, bootstrap: text.optional() });
+const create = target.extend({ proxy: text, policy: z.unknown().optional(), slot: text.optional() });
+const byWhom = z.strictObject({ by: text.optional() }).nullish();
+const reset = z.strictObject({ override: z.strictObject({ by: text, reason: text }).optional() }).nullish();
+const connectionsQuery = z.strictObject({
+  epoch: z.coerce.number().int().min(0).optional(),
+  limit: z.coerce.number().int().min(1).max(MAX_CONNECTIONS).default(1_000),
+});
+
+/** The HTTP API. Nothing is listened on yet; `inject()` works on what comes back. */
+export function createApp(parts: AppParts): FastifyInstance {
+  const { driver, agents, requests, store, metrics, now } = parts;
+  const app = Fastify({ bodyLimit: MAX_BODY_BYTES, forceCloseConnections: true, requestTimeout: 30_000 });
+  app.setErrorHandler((thrown, _request, reply) => {
+    const error = apiError(thrown);
+    reply.code(statusOf(error)).send(error.toJSON());
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const error = new SluiceError('INPUT_INVALID', `no such path: ${request.method} ${request.url}`, {
+      hint: `the API is under ${API_PREFIX}`,
+    });
+    reply.code(404).send(error.toJSON());
+  });
+
+  app.get('/livez', async () => ({ status: 'ok' }));
+  app.get('/readyz', async (_request, reply) => {
+    try {
+      await parts.ready();
+      return { status: 'ok' };
+    } catch (thrown) {
+      return reply.code(503).send(apiError(thrown).toJSON());
+    }
+  });
+  app.get('/metrics', async (_request, reply) =>
+    reply.type(metrics.registry.contentType).send(await metrics.registry.metrics()),
+  );
+
+  app.register(
+    async (api) => {
+      api.get('/proxies', async () => ({ items: agents.proxies().map(parts.proxy) }));
+      api.get<Named>('/proxies/:proxy', async ({ params }) => known(params.proxy));
+      api.get<Named>('/proxies/:proxy/connections', async ({ params, query }) => {
+        const { epoch, limit } = read(connectionsQuery, query);
+        return connections(params.proxy, epoch, limit);
+      });
+      api.get<Named>('/proxies/:proxy/explain', async ({ params }) => explain(params.proxy));
+      api.post<Named>('/proxies/:proxy/check', async ({ params, body }) => check(params.proxy, read(target, body)));
+
+      api.get('/upgrades', async () => {
+        const stored = await store.upgrades({ limit: MAX_UPGRADES });
+        const items = await Promise.all(stored.map(async ({ state }) => (await driver.find(state.id)) ?? state));
+        return { items: items.map((state) => upgradeView(state)) };
+      });
+      api.post('/upgrades', async ({ body }, reply) => {
+        const wish = read(create, body);
+        known(wish.proxy);
+        const { proxy, to, bootstrap, slot } = wish;
+        const state = await driver.create({
+          proxy,
+          target: { to, ...(bootstrap === undefined ? {} : { bootstrap }) },
+          policy: parsePolicy(wish.policy, parts.policy),
+          slot,
+        });
+        reply.code(201).header('location', `${API_PREFIX}/upgrades/${state.id}`);
+        return upgradeView(state);
+      });
+      api.get<ById>('/upgrades/:id', async ({ params }) => {
+        const state = await find(params.id);
+        return upgradeView(state, await store.record(params.id));
+      });
+      api.post<ById>('/upgrades/:id/abort', async ({ params, body }) =>
+        upgradeView(await driver.abort(params.id, read(byWhom, body)?.by ?? 'the API')),
+      );
+      api.post<ById>('/upgrades/:id/rollback', async ({ params, body }) =>
+        upgradeView(await driver.rollback(params.id, read(byWhom, body)?.by ?? 'the API')),
+      );
+      api.post<ById>('/upgrades/:id/reset', async ({ params, body }) =>
+        resetNow(params.id, read(reset, body)?.override),
+      );
+      watchRoute(api, parts.hub, everything);
+    },
+    { prefix: API_PREFIX },
+  );
+  return app;
+
+  function known(proxy: string): ProxyView {
+    if (agents.of(proxy).length === 0) agents.require(proxy);
+    return parts.proxy(proxy);
+  }
+
+  async function find(id: string): Promise<UpgradeState> {
+    const state = await driver.find(id);
+    if (state === undefined) throw new SluiceError('UPGRADE_UNKNOWN', `expected a known upgrade, found ${id}`);
+    return state;
+  }
+
+  async function resetNow(id: string, override: { by: string; reason: string } | undefined) {
+    const state = await find(id);
+    if (override !== undefined) return upgradeView(await driver.override(id, override.by, override.reason));
+    if (state.phase !== 'Draining') return upgradeView(state);
+    const item = explainItem(state, true, now());
+    const cut = item.wouldCut.slice(0, 5).map(({ connection }) => `${connection.peer} (${connection.protocol})`);
+    const named = cut.length === 0 ? '' : `; it would cut ${cut.join(', ')}`;
+    const count = state.verdict === undefined ? 'an unknown number of' : String(state.verdict.protected);
+    throw new SluiceError(
+      'RESET_PROTECTED',
+      `${count} protected connections are left on epoch ${state.oldEpoch}${named}`,
+    );
+  }
+
+  async function connections(proxy: string, epoch: number | undefined, limit: number): Promise<ConnectionsView> {
+    const asked = agents.require(proxy);
+    const answers = await Promise.all(
+      asked.map((agent) =>
+        ask(agent, CONNECTIONS_MS, 'for its connections', (requestId) => ({
+          type: 'connections' as const,
+          requestId,
+          limit,
+          ...(epoch === undefined ? {} : { epoch }),
+        })),
+      ),
+    );
+    const lists = answers.filter((answer) => answer.type === 'connections');
+    const failed = lists.find((answer) => answer.error !== undefined);
+    if (failed?.error !== undefined) throw new SluiceError('INTERNAL', `the agent of ${proxy}: ${failed.error}`);
+    const items = lists.flatMap((answer) => answer.connections);
+    return {
+      proxy,
+      items: items.slice(0, limit),
+      truncated: items.length > limit || lists.some((answer) => answer.truncated),
+    };
+  }
+
+  async function check(proxy: string, wish: { to: string; bootstrap?: string | undefined }): Promise<CheckView> {
+    const there = agents.require(proxy);
+    const slot = agents.choose(proxy, wish.to) ?? there[0]?.slot;
+    const agent = there.find((one) => one.slot === slot) as AgentEntry;
+    const { to, bootstrap } = wish;
+    const target: UpgradeTarget = { to, ...(bootstrap === undefined ? {} : { bootstrap }) };
+    const answer = await ask(agent, CHECK_MS, 'the check', (requestId) => ({ type: 'check', requestId, target }));
+    if (answer.type !== 'checked') throw new SluiceError('INTERNAL', `the agent answered ${answer.type} to a check`);
+    return { proxy, ok: answer.ok, checks: answer.checks };
+  }
+
+  function ask(
+    agent: AgentEntry,
+    timeoutMs: number,
+    what: string,
+    message: (requestId: string) => Parameters<NonNullable<AgentEntry['link']>['send']>[0],
+  ) {
+    const { link } = agent;
+    if (link === undefined) throw new SluiceError('AGENT_AWAY', `the agent of slot ${agent.slot} has gone`);
+    return requests.ask(link, timeoutMs, what, (requestId) => link.send(message(requestId)));
+  }
+
+  function explain(proxy: string): ExplainView {
+    known(proxy);
+    const items = driver.active(proxy).map((state) => {
+      const slot = state.oldSlot ?? state.slot;
+      const there = slot === undefined ? agents.connectedSlots(proxy).size > 0 : agents.connectedSlots(proxy).has(slot);
+      return explainItem(state, there, now());
+    });
+    const serving = agents.serving(proxy);
+    const calm = serving === undefined ? 'no epoch serves' : `epoch ${serving.epoch} (${serving.version}) serves`;
+    const summary =
+      items.length === 0
+        ? `${calm}; no upgrade is under way`
+        : items.map((one) => `${one.upgradeId} ${one.phase}: ${one.why[0] ?? one.hint}`).join(' ');
+    return { proxy, summary, items };
+  }
+
+  async function* everything(): AsyncGenerator<WatchItem> {
+    for (const proxy of agents.proxies()) yield { kind: 'proxy', proxy: parts.proxy(proxy) };
+    const stored = await store.upgrades({ limit: MAX_UPGRADES });
+    for (const { state } of stored.slice().reverse()) {
+      yield { kind: 'upgrade', upgrade: upgradeView((await driver.find(state.id)) ?? state) };
+    }
+  }
+}
+
+interface Named {
+  Params: { proxy: string };
+}
+interface ById {
+  Params: { id: string };
+}
+
+function read<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const path = issue?.path.join('.') || 'body';
+  throw new SluiceError('INPUT_INVALID', `${path}: ${issue?.message ?? 'wrong'}`);
+}

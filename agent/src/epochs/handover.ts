@@ -11,7 +11,8 @@ import type { Log } from '../log.ts';
 import { makeFifo } from '../native/fds.ts';
 import { Epoch } from './epoch.ts';
 import type { EpochFolder, EpochMeta } from './folder.ts';
-import { launch } from './launch.ts';
+import { type Launch, launch } from './launch.ts';
+import type { ProcessId } from './proc.ts';
 
 /** All that is fixed of an epoch before its process exists. */
 export interface EpochPlan {
@@ -46,6 +47,8 @@ export interface BringUpOptions {
   readonly log: Log;
   /** The process exists; its reports may come from now on. */
   readonly onLaunched: (epoch: Epoch) => void;
+  /** How the process comes to be; the default starts one that outlives this one. */
+  readonly launch?: (envoy: Launch) => Promise<ProcessId>;
 }
 
 export interface BroughtUp {
@@ -70,7 +73,7 @@ export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
   const handover = await openHandover(options, child);
   let epoch: Epoch | undefined;
   try {
-    epoch = await startProcess(options, child);
+    epoch = await startProcess(options);
     handover?.watchChild(epoch.process.pid);
     options.onLaunched(epoch);
     const servingAt = await untilServing(options, epoch, handover);
@@ -119,17 +122,16 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
   }
 }
 
-async function startProcess(options: BringUpOptions, child: Party): Promise<Epoch> {
-  const { plan, log } = options;
+/** The Envoy of a plan, as it is to be executed. */
+export function envoyOf(plan: EpochPlan): Launch {
   const { folder } = plan;
-  makeFifo(folder.alive);
-  const id = await launch({
+  return {
     binary: plan.binary,
     args: [
       ...['-c', folder.bootstrap],
       ...['--base-id', String(plan.baseId)],
       ...['--restart-epoch', String(plan.restartEpoch)],
-      ...['--socket-path', child.socketPath],
+      ...['--socket-path', socketPath(plan.baseId, folder.epoch)],
       // The child asks its parent to end after this; the broker swallows that request.
       ...['--parent-shutdown-time-s', '2'],
       // Short: with a long one, filter chains replaced while draining are never freed (envoy-facts, measured).
@@ -140,27 +142,38 @@ async function startProcess(options: BringUpOptions, child: Party): Promise<Epoc
     alive: folder.alive,
     log: folder.log,
     cwd: folder.path,
-  });
-  const meta: EpochMeta = {
-    epoch: folder.epoch,
+  };
+}
+
+/** What the epoch's folder says of it from the moment that its process exists. */
+export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predecessor): EpochMeta {
+  return {
+    epoch: plan.folder.epoch,
     restartEpoch: plan.restartEpoch,
     baseId: plan.baseId,
-    socketPath: child.socketPath,
+    socketPath: socketPath(plan.baseId, plan.folder.epoch),
     concurrency: plan.concurrency,
     binary: plan.binary,
     version: plan.version,
     bootstrap: plan.bootstrap,
     state: 'starting',
-    pid: id.pid,
-    startTime: id.startTime,
+    pid: process.pid,
+    startTime: process.startTime,
     startedAt: Date.now(),
     adminAddress: plan.adminAddress,
     wasm: plan.wasm,
-    ...(options.predecessor.kind === 'live' && { parent: options.predecessor.number }),
+    ...(predecessor.kind === 'live' && { parent: predecessor.number }),
     ...(plan.upgradeId !== undefined && { createdBy: plan.upgradeId }),
   };
-  folder.writeMeta(meta);
-  return new Epoch(folder, meta, log);
+}
+
+async function startProcess(options: BringUpOptions): Promise<Epoch> {
+  const { plan, predecessor, log } = options;
+  makeFifo(plan.folder.alive);
+  const process = await (options.launch ?? launch)(envoyOf(plan));
+  const meta = metaOf(plan, process, predecessor);
+  plan.folder.writeMeta(meta);
+  return new Epoch(plan.folder, meta, log);
 }
 
 async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Handover | undefined): Promise<number> {

@@ -1,5 +1,7 @@
 import type { AgentMessage } from '@sluice/contract';
 import type { KeptSockets } from '../broker/index.ts';
+import type { Launch } from '../epochs/launch.ts';
+import type { ProcessId } from '../epochs/proc.ts';
 import type { EpochRegistry } from '../epochs/registry.ts';
 import type { Log } from '../log.ts';
 import type { ResolvedConfig } from './config.ts';
@@ -18,6 +20,8 @@ export interface KeeperContext {
   readonly send: (message: AgentMessage) => void;
   /** The controller's word is needed for a reset; without one this agent decides alone. */
   readonly alone: boolean;
+  /** How the process of a new epoch comes to be, where it is not launched in the ordinary way. */
+  readonly launch?: (envoy: Launch) => Promise<ProcessId>;
   /** Ends with the keeper. */
   readonly signal: AbortSignal;
 }

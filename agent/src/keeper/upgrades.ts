@@ -161,6 +161,7 @@ export class Upgrades {
       predecessor,
       kept,
       timeoutMs: config.startTimeoutMs,
+      ...(this.#context.launch && { launch: this.#context.launch }),
       signal: AbortSignal.any([signal, aborted]),
       log,
       onLaunched: (launched) => {

@@ -12,12 +12,15 @@ import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { type ResetReport, writeAtomically } from '../epochs/folder.ts';
 import { pressureForCutoff, writePressure } from '../levers/pressure.ts';
+import { readEcdsOrder } from '../witnesses/ecds-order.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
 /** With no order from anybody after this long, the agent gives its own: the drain must not hang on a dead controller. */
 const OWN_ORDER_AFTER_MS = 10_000;
+/** An Envoy without the filter relays nothing: its admin is asked for the order, all through the drain. */
+const ORDER_LOOK_MS = 250;
 /** How long the filter sends deltas after a `subscribe`; renewed while the drain goes on. */
 const SUBSCRIBE_MS = 60_000;
 const DEFAULT_MAX_CONNECTION_DURATION_MS = 30 * 24 * 3_600_000;
@@ -64,6 +67,12 @@ export class Drains {
     } else {
       this.#later(old, alone ? 0 : OWN_ORDER_AFTER_MS, () => this.#ownOrder(old, upgradeId));
     }
+    if (!old.meta.wasm && !alone) {
+      this.#keepTimer(
+        old,
+        setInterval(() => void this.#lookForOrder(old), ORDER_LOOK_MS),
+      );
+    }
     const renew = setInterval(() => old.table.subscribe(SUBSCRIBE_MS), SUBSCRIBE_MS / 2);
     this.#keepTimer(old, renew);
     announceEpochs(this.#context);
@@ -90,6 +99,11 @@ export class Drains {
     old.drain.applied(order, at);
     log('info', 'drain order applied', { epoch: old.number, version: order.version, action: order.action, via });
     send({ type: 'orderApplied', upgradeId: order.upgradeId, epoch: old.number, version: order.version, via, at });
+  }
+
+  async #lookForOrder(old: Epoch): Promise<void> {
+    const order = await readEcdsOrder(old.admin).catch(() => undefined);
+    if (order) this.apply(old, order, 'xds');
   }
 
   #ownOrder(old: Epoch, upgradeId: string): void {

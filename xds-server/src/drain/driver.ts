@@ -31,7 +31,7 @@ export interface DriverOptions {
   /** Ended upgrades kept per proxy. */
   readonly keep?: number;
   readonly onUpgrade?: (state: UpgradeState) => void;
-  readonly onRecord?: (entry: RecordEntry) => void;
+  readonly onRecord?: (entry: RecordEntry, state: UpgradeState) => void;
 }
 
 interface Live {
@@ -352,7 +352,7 @@ export class Driver {
       this.#options.log.info({ upgrade: state.id, proxy: state.proxy, event, phase }, text);
     }
     this.#options.onUpgrade?.(state);
-    for (const entry of entries) this.#options.onRecord?.(entry);
+    for (const entry of entries) this.#options.onRecord?.(entry, state);
   }
 
   /** One timer an upgrade, for the machine's next own moment. */

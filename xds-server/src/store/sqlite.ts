@@ -26,7 +26,7 @@ export class SqliteStore implements Store {
   /** Throws CONFIG_INVALID when the file can not be used or was written by a newer Sluice. */
   constructor(file: string) {
     try {
-      mkdirSync(dirname(file), { recursive: true });
+      if (file !== ':memory:') mkdirSync(dirname(file), { recursive: true });
       this.#db = new DatabaseSync(file, { enableForeignKeyConstraints: true, timeout: 2_000 });
       this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
     } catch (cause) {

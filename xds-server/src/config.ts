@@ -1,0 +1,55 @@
+import { DEFAULT_POLICY, type DrainPolicy, parsePolicy, SluiceError } from '@sluice/contract';
+import { z } from 'zod';
+
+const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'expected HOST:PORT')
+  .refine((value) => Number(value.slice(value.lastIndexOf(':') + 1)) <= 65_535, 'expected a port up to 65535');
+
+const schema = z.strictObject({
+  /** HTTP API, metrics and the agents' links. Port 0 = any free one. */
+  apiAddress: address.default('127.0.0.1:18080'),
+  /** xDS (gRPC). */
+  xdsAddress: address.default('127.0.0.1:18000'),
+  /** Folder of resource files in Envoy's form; none = only drain orders are served. */
+  resources: z.string().min(1).optional(),
+  /** SQLite file of the state; `:memory:` keeps none. */
+  state: z.string().min(1).default('sluice.db'),
+  /** One token for all agents, or a map proxy -> token where `*` stands for the others. None = all are let in. */
+  tokens: z.union([z.string().min(1), z.record(z.string(), z.string().min(1))]).optional(),
+  /** Laid over the default drain policy. */
+  policy: z.unknown().optional(),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+
+export type ControllerConfig = z.input<typeof schema>;
+
+export interface ResolvedConfig {
+  readonly api: { readonly host: string; readonly port: number };
+  readonly xdsAddress: string;
+  readonly resources: string | undefined;
+  readonly state: string;
+  readonly tokens: Readonly<Record<string, string>> | undefined;
+  readonly policy: DrainPolicy;
+  readonly logLevel: string;
+}
+
+/** Throws CONFIG_INVALID naming the first wrong option. */
+export function resolveConfig(config: ControllerConfig): ResolvedConfig {
+  const result = schema.safeParse(config);
+  if (!result.success) {
+    const issue = result.error.issues[0];
+    throw new SluiceError('CONFIG_INVALID', `${issue?.path.join('.') || 'config'}: ${issue?.message ?? 'wrong'}`);
+  }
+  const { apiAddress, xdsAddress, resources, state, tokens, policy, logLevel } = result.data;
+  const colon = apiAddress.lastIndexOf(':');
+  return {
+    api: { host: apiAddress.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(apiAddress.slice(colon + 1)) },
+    xdsAddress,
+    resources,
+    state,
+    tokens: typeof tokens === 'string' ? { '*': tokens } : tokens,
+    policy: parsePolicy(policy, DEFAULT_POLICY),
+    logLevel,
+  };
+}

@@ -1,0 +1,230 @@
+import type { AddressInfo } from 'node:net';
+import { type AgentMessage, type EpochStatus, type ProxyView, SluiceError, toSluiceError } from '@sluice/contract';
+import { createApp } from './api/app.ts';
+import { Hub } from './api/hub.ts';
+import { Metrics } from './api/metrics.ts';
+import { proxyView, upgradeView } from './api/views.ts';
+import type { ResolvedConfig } from './config.ts';
+import { Driver } from './drain/driver.ts';
+import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
+import { Agents } from './link/agents.ts';
+import { Requests } from './link/requests.ts';
+import { type AgentLink, LinkServer } from './link/server.ts';
+import { tokenCheck } from './link/tokens.ts';
+import type { Log } from './log.ts';
+import { watchResources } from './resources/index.ts';
+import type { Store } from './store/store.ts';
+import { CONTROLLER_VERSION } from './version.ts';
+import { createXdsServer, SnapshotCache } from './xds/index.ts';
+
+export interface Controller {
+  readonly apiPort: number;
+  readonly xdsPort: number;
+  /** Ends it within CLOSE_MS; upgrades under way go on with the next controller. */
+  close(): Promise<void>;
+}
+
+const CLOSE_MS = 5_000;
+const XDS_GRACE_MS = 1_000;
+/** Kinds whose answers the API shows. */
+const SHOWN_KINDS = ['cds', 'eds', 'lds', 'rds', 'sds', 'ecds', 'rtds'] as const;
+
+/** Wires the parts and opens the ports. Throws what kept it from starting, with nothing left open. */
+export async function openController(config: ResolvedConfig, store: Store, log: Log): Promise<Controller> {
+  const stop = new AbortController();
+  const agents = new Agents();
+  const requests = new Requests();
+  const hub = new Hub();
+  let resourceError: SluiceError | undefined;
+
+  const cache: SnapshotCache = new SnapshotCache({
+    transform: presetTransform,
+    onChange: (proxy, epoch) => xds.refresh(proxy, epoch),
+  });
+  const xds = createXdsServer({ log, snapshotFor: (node) => cache.snapshotFor(node) });
+  const orders = new XdsOrders(cache, xds, log);
+  const proxyOf = (proxy: string): ProxyView => proxyView(proxy, agents, driver.active(proxy), xdsView(proxy));
+  const showProxy = (proxy: string): void => hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
+  const driver: Driver = new Driver({
+    store,
+    agents,
+    orders,
+    log,
+    onUpgrade: (state) => hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) }),
+    onRecord: (record, state) => {
+      metrics.record(record, state);
+      hub.publish({ kind: 'record', record });
+    },
+  });
+  const metrics = new Metrics({
+    version: CONTROLLER_VERSION,
+    agents,
+    active: () => driver.active(),
+    xdsStreams: () => xds.stats.streams,
+  });
+
+  function xdsView(proxy: string): ProxyView['xds'] {
+    const nodes = xds.nodes().filter((node) => node.id === proxy);
+    return nodes
+      .sort((a, b) => a.epoch - b.epoch)
+      .map(({ epoch }) => ({
+        epoch,
+        types: SHOWN_KINDS.flatMap((type) => {
+          const state = xds.acked(proxy, epoch, type);
+          if (state === undefined) return [];
+          const { version, nacked } = state;
+          return [
+            { type, version, acked: nacked === undefined, ...(nacked === undefined ? {} : { nack: nacked.message }) },
+          ];
+        }),
+      }));
+  }
+
+  xds.events.on('ack', (event) => {
+    const order = orders.orderOf(event);
+    if (order !== undefined) driver.orderAcked(event.proxy, event.epoch, order);
+    if (event.kind === 'lds') {
+      const slot = agents.slotOf(event.proxy, event.epoch);
+      if (slot !== undefined) agents.send(event.proxy, slot, { type: 'listenersChanged', epoch: event.epoch });
+    }
+  });
+  xds.events.on('nack', (event) => {
+    metrics.count('sluice_xds_nacks_total', { type: event.kind });
+    const order = orders.orderOf(event);
+    if (order !== undefined) driver.orderAcked(event.proxy, event.epoch, order, event.message);
+    if (agents.of(event.proxy).length > 0) showProxy(event.proxy);
+  });
+
+  const guarded = (what: string, work: Promise<unknown>): void => {
+    work.catch((thrown) => log.error({ err: toSluiceError(thrown) }, `${what} failed`));
+  };
+  const remember = (link: AgentLink): void => {
+    const entry = agents.entry(link.proxy, link.slot);
+    if (entry === undefined) return;
+    const { proxy, slot, agentVersion, versions } = entry;
+    const epochs = entry.epochs.map(({ verdict: _, ...epoch }): EpochStatus => epoch);
+    guarded(
+      'remembering the agent',
+      store.putAgent({ proxy, slot, agentVersion, versions, epochs, seenAt: Date.now() }),
+    );
+  };
+  const onMessage = (link: AgentLink, message: AgentMessage): void => {
+    const { proxy, slot } = link;
+    switch (message.type) {
+      case 'connections':
+      case 'checked':
+        requests.answer(message);
+        return;
+      case 'propose':
+        guarded(
+          'the proposed upgrade',
+          driver.create({ proxy, target: message.target, policy: config.policy, slot, reason: message.reason }),
+        );
+        return;
+      case 'crashed':
+        log.warn({ proxy, slot, epoch: message.epoch, relaunchedAs: message.relaunchedAs }, 'an Envoy crashed');
+        return;
+      case 'epochs': {
+        const entry = agents.entry(proxy, slot);
+        if (entry?.link !== link) return;
+        entry.epochs = message.epochs;
+        remember(link);
+        showProxy(proxy);
+        break;
+      }
+      default:
+        break;
+    }
+    guarded('an agent message', driver.agentMessage(proxy, slot, message));
+  };
+
+  const app = createApp({
+    driver,
+    agents,
+    requests,
+    store,
+    hub,
+    metrics,
+    policy: config.policy,
+    proxy: proxyOf,
+    now: Date.now,
+    ready: async () => {
+      if (stop.signal.aborted) throw new SluiceError('CONTROLLER_AWAY', 'the controller closes');
+      await store.ping();
+    },
+  });
+  const links = new LinkServer(app.server, {
+    checkToken: tokenCheck(config.tokens),
+    log,
+    handlers: {
+      connected: (link) => {
+        agents.connected(link);
+        metrics.count('sluice_agent_link_events_total', { event: 'connected' });
+        remember(link);
+        showProxy(link.proxy);
+        guarded('an agent’s hello', driver.agentConnected(link.proxy, link.slot));
+      },
+      message: onMessage,
+      gone: (link) => {
+        agents.gone(link, Date.now());
+        requests.lost(link);
+        metrics.count('sluice_agent_link_events_total', { event: 'gone' });
+        driver.agentGone(link.proxy);
+        showProxy(link.proxy);
+      },
+    },
+  });
+
+  const close = async (): Promise<void> => {
+    if (stop.signal.aborted) return;
+    stop.abort();
+    const late = setTimeout(() => log.warn({}, `not closed within ${CLOSE_MS} ms`), CLOSE_MS);
+    links.close();
+    await Promise.race([
+      Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), driver.close()]),
+      new Promise((resolve) => setTimeout(resolve, CLOSE_MS).unref()),
+    ]);
+    clearTimeout(late);
+    await store.close();
+  };
+
+  try {
+    cache.setResources(withIdleOrder());
+    if (config.resources !== undefined) {
+      await watchResources(config.resources, {
+        signal: stop.signal,
+        onSet: (set) => {
+          resourceError = undefined;
+          metrics.count('sluice_resource_loads_total', { result: 'ok' });
+          log.info({ count: set.count }, 'resources loaded');
+          cache.setResources(withIdleOrder(set));
+        },
+        onError: (error) => {
+          metrics.count('sluice_resource_loads_total', { result: 'refused' });
+          if (resourceError?.message !== error.message)
+            log.error({ err: error }, 'resources refused; the last good set is served');
+          resourceError = error;
+        },
+      });
+    }
+    for (const row of await store.agents()) agents.restore(row);
+    await driver.start();
+    const xdsPort = await xds.bind(config.xdsAddress);
+    await app.listen(config.api).catch((cause) => {
+      const { host, port } = config.api;
+      throw new SluiceError(
+        'CONFIG_INVALID',
+        `apiAddress: expected a free address, found ${host}:${port}: ${cause.message}`,
+        {
+          cause,
+        },
+      );
+    });
+    const apiPort = (app.server.address() as AddressInfo).port;
+    log.info({ apiPort, xdsPort, version: CONTROLLER_VERSION }, 'controller serves');
+    return { apiPort, xdsPort, close };
+  } catch (thrown) {
+    await close();
+    throw toSluiceError(thrown);
+  }
+}

@@ -1,0 +1,95 @@
+import { DRAIN_RESOURCE, type DrainOrder } from '@sluice/contract';
+import { type Json, withListenerPresets } from '@sluice/contract/presets/index';
+import type { Log } from '../log.ts';
+import { EMPTY_SET, type JsonObject, type ResourceSet } from '../resources/types.ts';
+import type { AckEvent, NackEvent, SnapshotCache, Transform, XdsNode, XdsServer } from '../xds/index.ts';
+import type { OrderSink } from './driver.ts';
+import { drainResource, idleDrainResource } from './orders.ts';
+
+const IDLE = idleDrainResource() as unknown as JsonObject;
+
+/** The folder's set with what every epoch gets: the idle drain resource, so that no listener waits for it. */
+export function withIdleOrder(set: ResourceSet = EMPTY_SET): ResourceSet {
+  const ecds = new Map([...(set.shared.get('ecds') ?? []), [DRAIN_RESOURCE, IDLE] as const]);
+  return { ...set, shared: new Map([...set.shared, ['ecds', ecds] as const]) };
+}
+
+/** Puts the presets into every listener that is served. */
+export const presetTransform: Transform = {
+  key: (node) => JSON.stringify([node.wasm ?? '', node.userAgentVersion]),
+  apply: (kind, resource, node) => {
+    if (kind !== 'lds') return resource;
+    const environment = {
+      proxy: node.id,
+      epoch: node.epoch,
+      slot: node.slot,
+      ...(node.wasm === undefined ? {} : { wasmPath: node.wasm }),
+      envoyVersion: node.userAgentVersion,
+      // These belong to the bootstrap: no listener takes them.
+      pressureFile: '',
+      adminPipe: '',
+      agentSocket: '',
+      orderFile: '',
+    };
+    return withListenerPresets(resource as Json, environment, 'ads').value as JsonObject;
+  },
+};
+
+interface Given {
+  readonly proxy: string;
+  readonly epoch: number;
+  readonly order: DrainOrder;
+}
+
+/** Serves drain orders as an overlay of their epoch, and tells when Envoy took or refused one. */
+export class XdsOrders implements OrderSink {
+  readonly #cache: SnapshotCache;
+  readonly #server: XdsServer;
+  readonly #log: Log;
+  readonly #given = new Map<string, Given>();
+
+  constructor(cache: SnapshotCache, server: XdsServer, log: Log) {
+    this.#cache = cache;
+    this.#server = server;
+    this.#log = log;
+    // Only its node tells where an Envoy has the filter, so an order may have to wait for its stream.
+    server.events.on('connect', (node) => {
+      const given = this.#given.get(key(node.id, node.epoch));
+      if (given !== undefined) this.#overlay(given, node);
+    });
+  }
+
+  set(proxy: string, epoch: number, order: DrainOrder): void {
+    const given = { proxy, epoch, order };
+    this.#given.set(key(proxy, epoch), given);
+    const node = this.#server.nodes().find((one) => one.id === proxy && one.epoch === epoch);
+    if (node !== undefined) this.#overlay(given, node);
+  }
+
+  clear(proxy: string, epoch: number): void {
+    this.#given.delete(key(proxy, epoch));
+    this.#cache.setOverlay(proxy, epoch, undefined);
+  }
+
+  /** The order that this answer of Envoy is about, if it is about the one in force. */
+  orderOf(event: AckEvent | NackEvent): DrainOrder | undefined {
+    if (event.kind !== 'ecds') return undefined;
+    const given = this.#given.get(key(event.proxy, event.epoch));
+    const current = this.#cache.snapshotFor(event.node).get('ecds', DRAIN_RESOURCE);
+    return current !== undefined && event.resources.get(DRAIN_RESOURCE) === current.version ? given?.order : undefined;
+  }
+
+  #overlay({ proxy, epoch, order }: Given, node: XdsNode): void {
+    try {
+      const json = drainResource(order, node.wasm) as unknown as JsonObject;
+      this.#cache.setOverlay(proxy, epoch, [{ kind: 'ecds', name: DRAIN_RESOURCE, json }]);
+    } catch (err) {
+      // The agent has the same order over its link.
+      this.#log.error({ proxy, epoch, err }, 'the drain order can not be served by xDS');
+    }
+  }
+}
+
+function key(proxy: string, epoch: number): string {
+  return JSON.stringify([proxy, epoch]);
+}

@@ -5,6 +5,9 @@ const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
 // The numbers of these two are the same on every architecture of Linux.
 const SYS_PIDFD_OPEN = 434;
 const SYS_PIDFD_GETFD = 438;
@@ -27,6 +30,12 @@ export function close(fd: number): void {
 export function setInherited(fd: number, inherited: boolean): void {
   const flags = must('fcntl', libc().fcntl(fd, F_GETFD, 0));
   must('fcntl', libc().fcntl(fd, F_SETFD, inherited ? flags & ~FD_CLOEXEC : flags | FD_CLOEXEC));
+}
+
+/** Undoes O_NONBLOCK, on the open file that others may share. A descriptor that is not open stays so. */
+export function setBlocking(fd: number): void {
+  const flags = check('fcntl', libc().fcntl(fd, F_GETFL, 0), 'EBADF');
+  if (flags !== undefined) must('fcntl', libc().fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
 }
 
 /** Socket inode, as in `socket:[INODE]` under /proc. Two descriptors of one socket have the same. */

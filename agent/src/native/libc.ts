@@ -42,8 +42,9 @@ function bind(koffi: Koffi) {
     prctl: lib.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'ulong']),
     syscall: lib.func('syscall', 'long', ['long', 'long', 'long', 'long']),
     shutdown: lib.func('shutdown', 'int', ['int', 'int']),
+    signal: lib.func('signal', 'void *', ['int', 'long']),
     mkfifo: lib.func('mkfifo', 'int', ['str', 'uint32']),
-    execve: lib.func('execve', 'int', ['str', 'void *', 'void *']),
+    execve: lib.func('execve', 'int', ['str', 'str *', 'str *']),
   };
 }
 

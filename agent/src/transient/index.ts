@@ -1,0 +1,1 @@
+export { becomeEpoch } from './front.ts';

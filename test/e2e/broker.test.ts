@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { openSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   absorbReplies,
@@ -16,14 +15,14 @@ import {
   probe,
   readInitializingFlag,
   relayHandover,
-  sharedMemoryPath,
   syncKept,
 } from '@sluice/agent/broker/index';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { envoyBinaries } from '../harness/envoy-bin.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
 
-const ENVOYS = process.env.SLUICE_ENVOYS ?? join(homedir(), '.cache/sluice/envoy');
-const PORT = 23_050;
-let nextBaseId = 3_050;
+/** From the cache, or had there first: not within a test's time. */
+const ENVOYS = await envoyBinaries(['1.36.4', '1.38.3', '1.39.3', '1.40.0']);
 
 interface Epoch {
   readonly party: Party & { readonly pid: number };
@@ -31,14 +30,18 @@ interface Epoch {
   readonly exited: Promise<unknown>;
 }
 
+let block: Block;
 let folder: string;
+let port: number;
 let baseId: number;
 let kept: KeptSockets;
 let epochs: Epoch[];
 
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'sluice-broker-'));
-  baseId = nextBaseId++;
+beforeEach(async () => {
+  block = await claimBlock();
+  folder = block.dir;
+  port = await block.port();
+  baseId = block.baseId();
   kept = new KeptSockets();
   epochs = [];
   ensureSharedMemory(baseId);
@@ -48,15 +51,18 @@ afterEach(async () => {
   kept.closeAll();
   for (const epoch of epochs) epoch.process.kill('SIGKILL');
   await Promise.all(epochs.map((epoch) => epoch.exited));
-  rmSync(sharedMemoryPath(baseId), { force: true });
-  rmSync(folder, { recursive: true });
+  await block.release();
 });
+
+function binary(version: string): string {
+  return ENVOYS[version] as string;
+}
 
 function partyOf(epoch: number): Party {
   return { epoch, socketPath: `@sluice-${baseId}-${epoch}` };
 }
 
-/** An Envoy that answers `epoch N` on PORT. */
+/** An Envoy that answers `epoch N` on the test's port. */
 function launch(version: string, number: number): Epoch {
   const router = { '@type': 'type.googleapis.com/envoy.extensions.filters.http.router.v3.Router' };
   const manager = {
@@ -80,7 +86,7 @@ function launch(version: string, number: number): Epoch {
   };
   const listener = {
     name: 'in',
-    address: { socket_address: { address: '127.0.0.1', port_value: PORT } },
+    address: { socket_address: { address: '127.0.0.1', port_value: port } },
     filter_chains: [{ filters: [{ name: 'http', typed_config: manager }] }],
   };
   const bootstrap = {
@@ -94,7 +100,7 @@ function launch(version: string, number: number): Epoch {
   const flags = ['--base-id', baseId, '--restart-epoch', number, '--socket-path', socketPath, '--concurrency', 2];
   const times = ['--parent-shutdown-time-s', 2, '--drain-time-s', 5];
   const args = ['-c', config, ...flags, ...times].map(String);
-  const child = spawn(join(ENVOYS, version, 'envoy'), args, { stdio: ['ignore', log, log] });
+  const child = spawn(binary(version), args, { stdio: ['ignore', log, log] });
   const epoch = { party: { ...partyOf(number), pid: child.pid! }, process: child, exited: once(child, 'exit') };
   epochs.push(epoch);
   return epoch;
@@ -131,7 +137,7 @@ function load(clients = 8): { readonly tally: Tally; stop(): Promise<Tally>; ans
   let stopped = false;
   const one = () =>
     new Promise<void>((resolve) => {
-      const socket = connect(PORT, '127.0.0.1');
+      const socket = connect(port, '127.0.0.1');
       let text = '';
       let refused = false;
       socket.setEncoding('latin1');
@@ -364,8 +370,8 @@ test('an answer owed to a killed agent is taken in by its successor, and Envoy l
 });
 
 test('every cached Envoy speaks a protocol that is known', async () => {
-  for (const version of ['1.36.4', '1.38.3', '1.39.3', '1.40.0']) {
-    expect(await probe(join(ENVOYS, version, 'envoy'))).toMatchObject({ hotRestartVersion: '11.104', wire: 'known' });
+  for (const version of Object.keys(ENVOYS)) {
+    expect(await probe(binary(version))).toMatchObject({ hotRestartVersion: '11.104', wire: 'known' });
   }
   await expect(probe('/bin/true')).rejects.toMatchObject({ code: 'PREFLIGHT_BINARY' });
 });

@@ -1,6 +1,7 @@
 import grpc from '@grpc/grpc-js';
-import { ECHO_SERVICE } from '../upstream/answers.ts';
+import { ECHO_SERVICE, ID_HEADER } from '../upstream/answers.ts';
 import { LoadClient, type Targets } from './client.ts';
+import type { RefusedStreams } from './http2-streams.ts';
 
 const CALL_LIMIT_MS = 30_000;
 const ECHO_EVERY_MS = 500;
@@ -19,12 +20,14 @@ export class GrpcUnaryClient extends LoadClient {
   private readonly targets: Targets;
   private readonly channels: number;
   private readonly rate: number;
+  private readonly refused: RefusedStreams;
 
-  constructor(targets: Targets, channels: number, rate: number) {
+  constructor(targets: Targets, refused: RefusedStreams, channels: number, rate: number) {
     super('grpc-unary');
     this.targets = targets;
     this.channels = channels;
     this.rate = rate;
+    this.refused = refused;
   }
 
   protected override run(): Promise<unknown>[] {
@@ -49,6 +52,7 @@ export class GrpcUnaryClient extends LoadClient {
     const { path, requestSerialize, responseDeserialize } = ECHO_SERVICE.unary;
     const options = { deadline: Date.now() + CALL_LIMIT_MS };
     const metadata = new grpc.Metadata();
+    metadata.set(ID_HEADER, id);
     return new Promise((resolve) => {
       client.makeUnaryRequest(
         path,
@@ -58,7 +62,8 @@ export class GrpcUnaryClient extends LoadClient {
         metadata,
         options,
         (error, answer) => {
-          if (error !== null) this.tally.fail(id, `${error.code} ${error.details}`);
+          if (error?.code === grpc.status.UNAVAILABLE && this.refused.take(id)) this.tally.refuse(id);
+          else if (error !== null) this.tally.fail(id, `${error.code} ${error.details}`);
           else if (answer?.equals(message) !== true) this.tally.fail(id, 'a wrong answer');
           else this.tally.ok(id);
           resolve();
@@ -73,12 +78,14 @@ export class GrpcBidiClient extends LoadClient {
   private readonly targets: Targets;
   private readonly streams: number;
   private readonly streamMs: number;
+  private readonly refused: RefusedStreams;
 
-  constructor(targets: Targets, streams: number, streamMs: number) {
+  constructor(targets: Targets, refused: RefusedStreams, streams: number, streamMs: number) {
     super('grpc-bidi');
     this.targets = targets;
     this.streams = streams;
     this.streamMs = streamMs;
+    this.refused = refused;
   }
 
   protected override run(): Promise<unknown>[] {
@@ -98,9 +105,11 @@ export class GrpcBidiClient extends LoadClient {
 
   private async stream(client: grpc.Client, lengthMs: number): Promise<void> {
     const { path, requestSerialize, responseDeserialize } = ECHO_SERVICE.bidi;
-    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
     const waiting = new Set<string>();
     const name = this.tally.nextId();
+    const metadata = new grpc.Metadata();
+    metadata.set(ID_HEADER, name);
+    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata);
     const ended = new Promise<void>((resolve) => {
       call.on('data', (answer: Buffer) => {
         const id = answer.toString();
@@ -109,8 +118,12 @@ export class GrpcBidiClient extends LoadClient {
       });
       call.on('error', () => {});
       call.on('status', (status: grpc.StatusObject) => {
-        for (const id of waiting) this.tally.fail(id, `stream ended: ${status.code} ${status.details}`);
-        if (status.code !== grpc.status.OK && waiting.size === 0) {
+        const unsent = status.code === grpc.status.UNAVAILABLE && this.refused.take(name);
+        for (const id of waiting) {
+          if (unsent) this.tally.refuse(id);
+          else this.tally.fail(id, `stream ended: ${status.code} ${status.details}`);
+        }
+        if (status.code !== grpc.status.OK && waiting.size === 0 && !unsent) {
           this.tally.fail(name, `stream ended: ${status.code} ${status.details}`);
         }
         waiting.clear();

@@ -4,10 +4,11 @@ import tls from 'node:tls';
 import { askPath, ID_HEADER } from '../upstream/answers.ts';
 import { LoadClient, type Targets } from './client.ts';
 import { check, type IdleRecord } from './http1.ts';
+import { neverSent } from './http2-streams.ts';
 
 const ANSWER_LIMIT_MS = 30_000;
 const CONNECT_LIMIT_MS = 10_000;
-const { NGHTTP2_REFUSED_STREAM, NGHTTP2_NO_ERROR } = http2.constants;
+const { NGHTTP2_NO_ERROR } = http2.constants;
 
 export interface Http2Options {
   readonly name: string;
@@ -131,23 +132,13 @@ function ask(on: Session, host: string, id: string, size: number, delay: number)
       why ??= error.message;
     });
     stream.on('close', () => {
-      if (neverSent(on, stream)) resolve('refused');
+      if (neverSent(stream, on.goaway?.lastStreamId)) resolve('refused');
       else if (stream.rstCode !== NGHTTP2_NO_ERROR) resolve(why ?? `stream reset, code ${stream.rstCode}`);
       else if (!whole || why !== undefined) resolve(why ?? 'the answer was cut');
       else resolve(check(id, size, status, answeredId, Buffer.concat(parts)) ?? 'ok');
     });
     stream.end();
   });
-}
-
-/**
- * nghttp2 closes a stream that it had queued when GOAWAY came with REFUSED_STREAM, and has not sent it (RFC 9113 8.7 lets a
- * client try it again). A stream above GOAWAY's last id was sent and refused by the server: that is a failure to us.
- */
-function neverSent(on: Session, stream: http2.ClientHttp2Stream): boolean {
-  if (on.goaway === undefined) return false;
-  if (stream.id === undefined || stream.pending) return true;
-  return stream.rstCode === NGHTTP2_REFUSED_STREAM && stream.id <= on.goaway.lastStreamId;
 }
 
 function open(

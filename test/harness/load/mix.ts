@@ -3,6 +3,7 @@ import { type ConnectFailure, ConnectionLog } from './connections.ts';
 import { GrpcBidiClient, GrpcUnaryClient } from './grpc.ts';
 import { Http1Client, IdleHttp1Client } from './http1.ts';
 import { Http2Client, IdleHttp2Client } from './http2.ts';
+import { RefusedStreams } from './http2-streams.ts';
 import { type Mismatch, reconcile } from './reconcile.ts';
 import { TcpClient, WebSocketClient } from './session.ts';
 import { type Counts, countBetween, type Failure } from './tally.ts';
@@ -25,6 +26,7 @@ export class Mix {
   readonly idleHttp1: IdleHttp1Client;
   readonly idleHttp2: IdleHttp2Client;
   readonly log: ConnectionLog;
+  private readonly refused = new RefusedStreams();
 
   constructor(targets: Targets, { rate, sessionMs }: MixOptions) {
     this.log = new ConnectionLog((failure) => this.connectFailed(failure));
@@ -37,11 +39,11 @@ export class Mix {
       new Http1Client(targets, { name: 'http1-post', connections: 8, rate: part(12), post: true, maxDelayMs }),
       new Http1Client(targets, { name: 'http1-fresh', connections: 12, rate: part(12), fresh: true }),
       new Http2Client(targets, { name: 'http2', sessions: 6, rate: part(25), maxDelayMs }),
-      new GrpcUnaryClient(targets, 4, part(12)),
+      new GrpcUnaryClient(targets, this.refused, 4, part(12)),
       new Http2Client(targets, { name: 'tls-http2', sessions: 2, rate: part(8), tls: true, maxDelayMs }),
       new Http1Client(targets, { name: 'tls-http1', connections: 4, rate: part(4), tls: true, maxDelayMs }),
       new Http1Client(targets, { name: 'tls-fresh', connections: 2, rate: part(2), tls: true, fresh: true }),
-      new GrpcBidiClient(targets, 4, sessionMs),
+      new GrpcBidiClient(targets, this.refused, 4, sessionMs),
       new WebSocketClient(targets, 6, sessionMs),
       new TcpClient(targets, 6, sessionMs),
       this.idleHttp2,
@@ -57,6 +59,7 @@ export class Mix {
   async stop(): Promise<void> {
     await Promise.all(this.clients.map((client) => client.stop()));
     this.log.close();
+    this.refused.close();
   }
 
   counts(from?: number, to?: number): ClientResult[] {

@@ -52,7 +52,7 @@ export function subset({ messages, enums }: Reached): unknown {
         id: field.id,
         ...(field.repeated ? { rule: 'repeated', ...(field.packed ? {} : { options: { packed: false } }) } : {}),
         ...(field.map ? { keyType: (field as unknown as protobuf.MapField).keyType } : {}),
-        ...(field.options?.['proto3_optional'] ? { options: { proto3_optional: true } } : {}),
+        ...(field.options?.proto3_optional ? { options: { proto3_optional: true } } : {}),
       };
     }
     const oneofs: { [name: string]: Json } = {};

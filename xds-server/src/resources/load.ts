@@ -45,14 +45,14 @@ type Kinds = Map<ResourceKind, Map<string, JsonObject>>;
 export async function loadResources(dir: string, cache: LoadCache = new Map()): Promise<ResourceSet> {
   const seen = new Set<string>();
   const budget = { files: 0 };
-  const entries = await list(dir);
+  const entries = await listFolder(dir);
   const shared = await loadFolder(dir, entries, cache, seen, budget);
   const byProxy = new Map<string, Kinds>();
   let count = countOf(shared);
   for (const entry of entries) {
     const path = join(dir, entry.name);
     if (!(await isFolder(path, entry))) continue;
-    const own = await loadFolder(path, await list(path), cache, seen, budget, true);
+    const own = await loadFolder(path, await listFolder(path), cache, seen, budget, true);
     byProxy.set(entry.name, own);
     count += countOf(own);
   }
@@ -64,7 +64,7 @@ function countOf(kinds: Kinds): number {
   return [...kinds.values()].reduce((sum, resources) => sum + resources.size, 0);
 }
 
-async function list(dir: string): Promise<Dirent[]> {
+export async function listFolder(dir: string): Promise<Dirent[]> {
   try {
     const entries = await fs.readdir(dir, { withFileTypes: true });
     // Names with a dot are editors' swap files, and the `..data` of a Kubernetes volume.
@@ -113,9 +113,8 @@ async function loadFolder(
         );
       }
       places.set(key, `${path}:${line}`);
-      let resources = kinds.get(kind);
-      if (resources === undefined) kinds.set(kind, (resources = new Map()));
-      resources.set(name, json);
+      const resources = kinds.get(kind) ?? new Map<string, JsonObject>();
+      kinds.set(kind, resources.set(name, json));
     }
   }
   return kinds;
@@ -159,7 +158,7 @@ function itemsOf(file: string, doc: ParsedDocument): [Json, Path][] {
   if (other !== undefined) {
     fail(file, doc, [{ path: [other], message: 'expected "resources" alone, or one resource with "@type"' }]);
   }
-  const items = json['resources'] ?? [];
+  const items = json.resources ?? [];
   if (!Array.isArray(items)) {
     return fail(file, doc, [{ path: ['resources'], message: `expected a list, found ${shown(items)}` }]);
   }

@@ -203,7 +203,7 @@ function toAny(json: Json, path: Path, problems: Problem[]): unknown {
   const wellKnown = SPECIAL[own] !== undefined;
   if (wellKnown || OWN_TYPE_IN_ANY.has(own)) {
     const before = problems.length;
-    const message = toMessage(own, wellKnown ? (body['value'] ?? null) : body, problems, path);
+    const message = toMessage(own, wellKnown ? (body.value ?? null) : body, problems, path);
     if (problems.length > before) return undefined;
     return { type_url: `type.googleapis.com/${own}`, value: encodeMessage(own, message) };
   }

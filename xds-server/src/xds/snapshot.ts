@@ -92,9 +92,9 @@ export class Encoder {
 }
 
 function endpointsOf(name: string, cluster: JsonObject): string[] {
-  const eds = cluster['eds_cluster_config'];
+  const eds = cluster.eds_cluster_config;
   if (!isObject(eds)) return [];
-  const service = eds['service_name'];
+  const service = eds.service_name;
   return [typeof service === 'string' && service !== '' ? service : name];
 }
 

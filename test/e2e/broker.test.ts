@@ -341,26 +341,48 @@ async function admin(epoch: number, path: string): Promise<string> {
   return text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1);
 }
 
-test('an answer owed to a killed agent is taken in by its successor, and Envoy lives on', async () => {
-  const { epoch: old, handover: first } = await start('1.40.0', 1);
-  await first.independent;
+/** A process that relays and is killed at this event; resolves when its names are bound. */
+async function relayUntil(type: HandoverEvent['type'], parent: Party, child: Party) {
   const script = `
     import { relayHandover } from '@sluice/agent/broker/index';
-    const [baseId, parent, child] = JSON.parse(process.argv[1]);
-    await relayHandover({ baseId, parent, child, onEvent: () => setImmediate(() => process.kill(process.pid, 'SIGKILL')) });
+    const [type, baseId, parent, child] = JSON.parse(process.argv[1]);
+    const onEvent = (event) => event.type === type && setImmediate(() => process.kill(process.pid, 'SIGKILL'));
+    await relayHandover({ baseId, parent, child, onEvent });
     process.stdout.write('bound');`;
   const args = ['--conditions=sluice-source', '--input-type=module', '-e', script];
-  const parties = JSON.stringify([baseId, old.party, partyOf(2)]);
-  const agent = spawn(process.execPath, [...args, parties], {
+  const agent = spawn(process.execPath, [...args, JSON.stringify([type, baseId, parent, child])], {
     stdio: ['ignore', 'pipe', 'inherit'],
     cwd: import.meta.dirname,
   });
-  const agentExited = once(agent, 'exit');
+  const exited = once(agent, 'exit');
   await once(agent.stdout!, 'data');
+  return { exited };
+}
+
+test('a broker that is killed before the terminate request is followed by a successor that swallows it', async () => {
+  const { epoch: old, handover: first } = await start('1.38.3', 1);
+  await first.independent;
+  const clients = load();
+  const agent = await relayUntil('drainRequested', old.party, partyOf(2));
+  const next = launch('1.40.0', 2);
+  await agent.exited;
+  const successor = await playParent({ baseId, child: next.party, kept });
+  await successor.independent;
+  await kill(old);
+  await clients.answers(500);
+  const { refused, broken } = await clients.stop();
+  expect({ refused, broken }).toEqual({ refused: 0, broken: 0 });
+  expect(next.process.exitCode).toBeNull();
+});
+
+test('an answer owed to a killed agent is taken in by its successor, and Envoy lives on', async () => {
+  const { epoch: old, handover: first } = await start('1.40.0', 1);
+  await first.independent;
+  const agent = await relayUntil('connected', old.party, partyOf(2));
   // A debugger would be needed to end the agent between request and answer each time: stop Envoy for that moment.
   old.process.kill('SIGSTOP');
   const child = launch('1.40.0', 2);
-  await agentExited;
+  await agent.exited;
   await kill(child);
   old.process.kill('SIGCONT');
   clearInitializing(baseId, [child.party.pid]);

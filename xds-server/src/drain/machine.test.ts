@@ -1,0 +1,348 @@
+import { DEFAULT_POLICY, isTerminal, type Phase } from '@sluice/contract';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { epochStatus, verdict } from '../testing/fake-agent.ts';
+import { nextWake, step } from './machine.ts';
+import { type Command, DEFAULT_BOUNDS, type Surroundings, type UpgradeEvent, type UpgradeState } from './state.ts';
+
+const T0 = 1_000_000;
+
+function fresh(more: Partial<UpgradeState> = {}): UpgradeState {
+  return {
+    id: 'u1',
+    proxy: 'edge',
+    target: { to: '1.40.0' },
+    policy: DEFAULT_POLICY,
+    createdAt: T0,
+    phase: 'Idle',
+    phaseSince: T0,
+    reason: 'recorded',
+    attempts: 0,
+    ...more,
+  };
+}
+
+function around(now = T0 + 1_000, connected = ['1']): Surroundings {
+  return { now, connected: new Set(connected), slotOf: () => '1' };
+}
+
+const turn: UpgradeEvent = { type: 'turn', slot: '1' };
+const passed: UpgradeEvent = { type: 'preflight', ok: true, checks: [], from: '1.38.3', to: '1.40.0' };
+const serving: UpgradeEvent = {
+  type: 'serving',
+  epoch: 1,
+  oldEpoch: 0,
+  from: '1.38.3',
+  to: '1.40.0',
+  at: T0,
+  method: 'hot-restart',
+};
+const judged = (safe: boolean, at = T0 + 5_000): UpgradeEvent => ({
+  type: 'verdict',
+  epoch: 0,
+  verdict: verdict(safe, { at }),
+});
+const reset: UpgradeEvent = { type: 'resetDone', epoch: 0, at: T0 + 9_000, old: 2, drained: 2, cut: [] };
+const lists = (upgradeId: string) => ({
+  before: [epochStatus(0, 'serving')],
+  during: [epochStatus(0, 'serving'), epochStatus(1, 'starting', { upgradeId })],
+  after: [epochStatus(0, 'draining', { upgradeId }), epochStatus(1, 'serving', { upgradeId })],
+  over: [epochStatus(1, 'serving', { upgradeId })],
+});
+const hello = (epochs: ReturnType<typeof lists>['before']): UpgradeEvent => ({
+  type: 'epochs',
+  slot: '1',
+  epochs,
+  hello: true,
+});
+
+/** Runs events one after the other, 100 ms apart. */
+function run(events: readonly UpgradeEvent[], from = fresh(), place?: (now: number) => Surroundings) {
+  let state = from;
+  let now = Math.max(T0, state.phaseSince);
+  const commands: Command[] = [];
+  const entries: string[] = [];
+  for (const event of events) {
+    now += 100;
+    const result = step(state, event, place?.(now) ?? around(now));
+    state = result.state;
+    commands.push(...result.commands);
+    entries.push(...result.entries.map((entry) => entry.event));
+  }
+  return { state, commands, entries, types: commands.map((command) => command.type) };
+}
+
+describe('a good upgrade', () => {
+  it('goes through its phases and gives each order once', () => {
+    const { state, types } = run([turn, passed, serving, judged(false), judged(true, T0 + 6_000), reset]);
+    expect(state).toMatchObject({ phase: 'Done', epoch: 1, oldEpoch: 0, connections: { old: 2, drained: 2 } });
+    expect(types).toEqual(['sendPreflight', 'sendStart', 'pushOrder', 'authorizeReset', 'withdrawOrder']);
+  });
+
+  it('takes the agent’s own order, given while the controller was away, as applied', () => {
+    const own: UpgradeEvent = { type: 'orderApplied', epoch: 0, version: 0, via: 'local' };
+    expect(run([turn, passed, serving, own]).state).toMatchObject({ orderVia: 'local' });
+  });
+});
+
+describe('failure exits', () => {
+  it.each<[string, UpgradeEvent[], Phase, RegExp]>([
+    ['a refused preflight', [turn, { ...passed, ok: false } as UpgradeEvent], 'Failed', /refused/],
+    ['an abort before its turn', [{ type: 'abort', by: 'jo' }], 'Failed', /aborted by jo/],
+    ['an abort in Preflight', [turn, { type: 'abort', by: 'jo' }], 'Failed', /aborted by jo/],
+    [
+      'a new epoch that died',
+      [turn, passed, { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'it died', rolledBack: false }],
+      'Failed',
+      /it died/,
+    ],
+    [
+      'the old version serving again',
+      [turn, passed, { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'back', rolledBack: true }],
+      'RolledBack',
+      /back/,
+    ],
+  ])('%s', (_, events, phase, reason) => {
+    const { state } = run(events);
+    expect(state.phase).toBe(phase);
+    expect(state.reason).toMatch(reason);
+  });
+
+  it('asks the agent before it calls an aborted start failed, for it may serve already', () => {
+    const asked = run([turn, passed, { type: 'abort', by: 'jo' }]);
+    expect(asked.state.phase).toBe('Starting');
+    expect(asked.types).toContain('sendAbort');
+    expect(run([serving], asked.state).state.phase).toBe('Draining');
+    const refused: UpgradeEvent = { type: 'failed', code: 'SLUICE_ABORTED', message: 'given up', rolledBack: false };
+    expect(run([refused], asked.state).state.phase).toBe('Failed');
+  });
+
+  it('bounds Preflight, and Starting only while its agent is there', () => {
+    const preflight = run([turn]).state;
+    const late = around(preflight.phaseSince + DEFAULT_BOUNDS.preflight);
+    expect(step(preflight, { type: 'tick' }, late).state.phase).toBe('Failed');
+    const starting = run([turn, passed]).state;
+    const end = starting.phaseSince + DEFAULT_BOUNDS.starting;
+    expect(step(starting, { type: 'tick' }, around(end, [])).state).toBe(starting);
+    expect(nextWake(starting, new Set())).toBeUndefined();
+    const asked = step(starting, { type: 'tick' }, around(end)).state;
+    expect(asked).toMatchObject({ phase: 'Starting', abort: { code: 'EPOCH_TIMEOUT' } });
+    const given = step(asked, { type: 'tick' }, around(end + DEFAULT_BOUNDS.abort)).state;
+    expect(given).toMatchObject({ phase: 'Failed', failure: { code: 'SLUICE_EPOCH_TIMEOUT' } });
+  });
+
+  it('still ends what a given up upgrade left draining', () => {
+    const failed = fresh({ phase: 'Failed', slot: '1' });
+    const { state, types } = run([serving, judged(true), reset], failed);
+    expect(state).toMatchObject({ phase: 'Failed', resetAt: T0 + 9_000 });
+    expect(types).toEqual(['pushOrder', 'authorizeReset', 'withdrawOrder']);
+  });
+});
+
+describe('the deadline', () => {
+  const atDeadline = (how: 'wait' | 'ask' | 'reset') => {
+    const policy = { ...DEFAULT_POLICY, maxDrainMs: 10_000, atDeadline: how };
+    const draining = run([turn, passed, serving, judged(false)], fresh({ policy })).state;
+    return step(draining, { type: 'tick' }, around((draining.order?.issuedAt ?? 0) + 10_000));
+  };
+  it.each(['wait', 'ask'] as const)('%s: says so once and stays', (how) => {
+    const result = atDeadline(how);
+    expect(result.state.phase).toBe('Draining');
+    expect(result.entries.map((entry) => entry.event)).toEqual(['deadline']);
+    const again = step(result.state, { type: 'tick' }, around(T0 + 900_000));
+    expect(again.entries).toEqual([]);
+  });
+  it('reset: resets by a recorded override of policy', () => {
+    const result = atDeadline('reset');
+    expect(result.state).toMatchObject({ phase: 'Resetting', override: { by: 'policy' } });
+    expect(result.commands.at(-1)).toMatchObject({ type: 'authorizeReset', override: { by: 'policy' } });
+  });
+});
+
+describe('after a hello in Starting', () => {
+  const starting = run([turn, passed]).state;
+  const list = lists('u1');
+  it('finds the new epoch serving', () => {
+    expect(run([hello(list.after)], starting).state).toMatchObject({ phase: 'Draining', epoch: 1, oldEpoch: 0 });
+  });
+  it('waits for one that is starting', () => {
+    expect(run([hello(list.during)], starting)).toMatchObject({ state: { phase: 'Starting' }, types: [] });
+  });
+  it('orders it again when the agent knows nothing of it, or not what it replaced', () => {
+    expect(run([hello(list.before)], starting).types).toEqual(['sendStart']);
+    expect(run([hello(list.over)], starting).types).toEqual(['sendStart']);
+  });
+  it('gives up what was aborted meanwhile', () => {
+    const aborted = run([{ type: 'abort', by: 'jo' }], starting).state;
+    expect(run([hello(list.before)], aborted).state.phase).toBe('Failed');
+  });
+});
+
+describe('an old epoch that ended unseen', () => {
+  const draining = run([turn, passed, serving, judged(false)]).state;
+  it('counts what was protected last as cut, never as drained', () => {
+    const { state } = run([hello(lists('u1').over)], draining);
+    expect(state).toMatchObject({ phase: 'Done', connections: { old: 1, drained: 0, cut: [{ id: '7' }] } });
+  });
+  it('is not inferred from another slot, nor from a list that only precedes the agent’s own word', () => {
+    const other: UpgradeEvent = { type: 'epochs', slot: '2', epochs: [], hello: true };
+    const list: UpgradeEvent = { type: 'epochs', slot: '1', epochs: lists('u1').over, hello: false };
+    expect(run([other, list], draining).state.phase).toBe('Draining');
+  });
+});
+
+const anyEvent: fc.Arbitrary<UpgradeEvent> = fc.oneof(
+  fc.constantFrom<UpgradeEvent>(
+    turn,
+    passed,
+    { ...passed, ok: false } as UpgradeEvent,
+    serving,
+    { ...serving, epoch: 5, oldEpoch: 4 } as UpgradeEvent,
+    { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'died', rolledBack: false },
+    { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'died', rolledBack: true },
+    { type: 'orderAcked', version: 1 },
+    { type: 'orderNacked', version: 1, error: 'no' },
+    { type: 'orderApplied', epoch: 0, version: 1, via: 'xds' },
+    { type: 'orderApplied', epoch: 9, version: 1, via: 'xds' },
+    reset,
+    { ...reset, epoch: 4 } as UpgradeEvent,
+    { type: 'abort', by: 'jo' },
+    { type: 'rollback', rollbackId: 'u2' },
+    { type: 'rollbackServing' },
+    { type: 'resumed' },
+    { type: 'tick' },
+    ...Object.values(lists('u1')).flatMap((epochs): UpgradeEvent[] => [
+      { type: 'epochs', slot: '1', epochs, hello: true },
+      { type: 'epochs', slot: '1', epochs, hello: false },
+      { type: 'epochs', slot: '2', epochs, hello: true },
+    ]),
+  ),
+  fc.record({ type: fc.constant('override' as const), by: fc.constant('jo'), reason: fc.constant('because') }),
+  fc
+    .tuple(fc.boolean(), fc.integer({ min: 0, max: 100_000 }), fc.constantFrom(0, 4, 9))
+    .map(([safe, at, epoch]): UpgradeEvent => ({ type: 'verdict', epoch, verdict: verdict(safe, { at: T0 + at }) })),
+);
+
+const STORY = [turn, passed, serving, judged(false), judged(true), reset];
+
+/** The first steps of a good upgrade, so that every phase is reached, and then anything. */
+const history = fc
+  .tuple(
+    fc.nat(STORY.length),
+    fc.array(
+      fc.record({
+        event: anyEvent,
+        wait: fc.constantFrom(0, 1, 100, 5_000, 61_000, 700_000),
+        connected: fc.boolean(),
+      }),
+      { maxLength: 30 },
+    ),
+  )
+  .map(([steps, then]) => [...STORY.slice(0, steps).map((event) => ({ event, wait: 100, connected: true })), ...then]);
+
+describe('any history', () => {
+  it('never authorises a reset without a safe verdict or a recorded override, and never leaves a terminal phase', () => {
+    fc.assert(
+      fc.property(history, fc.constantFrom('wait', 'ask', 'reset' as const), (events, atDeadline) => {
+        let state = fresh({ policy: { ...DEFAULT_POLICY, atDeadline } });
+        let now = T0;
+        let ended: Phase | undefined;
+        const safeFor = new Set<number>();
+        for (const { event, wait, connected } of events) {
+          now += wait;
+          const result = step(state, event, around(now, connected ? ['1'] : []));
+          const verdicts = event.type === 'epochs' ? [] : event.type === 'verdict' ? [event] : [];
+          for (const one of verdicts) if (one.verdict.safe) safeFor.add(one.epoch);
+          for (const command of result.commands) {
+            if (command.type !== 'authorizeReset') continue;
+            expect(command.epoch).toBe(result.state.oldEpoch);
+            if (command.override === undefined) expect(safeFor.has(command.epoch)).toBe(true);
+            else expect(result.state.override).toMatchObject(command.override);
+          }
+          if (result.state.override !== undefined && state.override === undefined) {
+            expect(result.entries.map((entry) => entry.event)).toContain('override');
+          }
+          if (ended !== undefined) expect(result.state.phase).toBe(ended);
+          if (isTerminal(result.state.phase)) ended = result.state.phase;
+          if (result.state.phase !== state.phase) expect(result.entries.some((e) => e.event === 'phase')).toBe(true);
+          // Everything that is kept survives being stored.
+          expect(JSON.parse(JSON.stringify(result.state))).toEqual(result.state);
+          state = result.state;
+        }
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('does nothing new when an agent’s message comes twice', () => {
+    fc.assert(
+      fc.property(history, anyEvent, (events, event) => {
+        if (['tick', 'resumed', 'epochs'].includes(event.type)) return;
+        const before = run(events.map((one) => one.event));
+        const now = before.state.phaseSince + 10;
+        const once = step(before.state, event, around(now));
+        const twice = step(once.state, event, around(now));
+        expect(twice.state.phase).toBe(once.state.phase);
+        expect(twice.entries).toEqual([]);
+        expect(twice.commands).toEqual([]);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('ends once its agent is there and answers', () => {
+    fc.assert(
+      fc.property(history, (events) => {
+        let state = run(events.map((one) => one.event)).state;
+        // The machine names the epochs of this upgrade; the agent's world is made to fit.
+        const old = state.oldEpoch ?? 0;
+        const young = state.epoch ?? old + 1;
+        let world: 'before' | 'after' | 'over' = state.epoch === undefined ? 'before' : 'after';
+        if (state.resetAt !== undefined) world = 'over';
+        let now = Math.max(T0, state.phaseSince, state.verdict?.at ?? 0);
+        const queue: UpgradeEvent[] = [];
+        const epochs = () =>
+          ({
+            before: [epochStatus(old, 'serving')],
+            after: [
+              epochStatus(old, 'draining', { upgradeId: 'u1' }),
+              epochStatus(young, 'serving', { upgradeId: 'u1' }),
+            ],
+            over: [epochStatus(young, 'serving', { upgradeId: 'u1' })],
+          })[world];
+        const answer = (command: Command): void => {
+          if (command.type === 'sendPreflight') queue.push(passed);
+          if (command.type === 'sendStart') {
+            world = 'after';
+            queue.push({ ...serving, epoch: young, oldEpoch: old } as UpgradeEvent);
+          }
+          if (command.type === 'sendAbort' && world === 'before') {
+            queue.push({ type: 'failed', code: 'SLUICE_ABORTED', message: 'given up', rolledBack: false });
+          }
+          if (command.type === 'pushOrder') {
+            queue.push({ type: 'orderApplied', epoch: old, version: 1, via: 'xds' });
+            queue.push({ type: 'verdict', epoch: old, verdict: verdict(true, { at: now }) });
+          }
+          if (command.type === 'authorizeReset') {
+            world = 'over';
+            queue.push({ ...reset, epoch: old } as UpgradeEvent);
+          }
+        };
+        queue.push({ type: 'resumed' }, { type: 'epochs', slot: '1', epochs: epochs(), hello: true }, turn);
+        for (let n = 0; n < 60 && !isTerminal(state.phase); n += 1) {
+          const event = queue.shift();
+          if (event === undefined) {
+            const wake = nextWake(state, new Set(['1']));
+            expect(wake).toBeDefined();
+            now = Math.max(now, wake as number);
+          } else now += 1;
+          const result = step(state, event ?? { type: 'tick' }, around(now));
+          state = result.state;
+          for (const command of result.commands) answer(command);
+        }
+        expect(isTerminal(state.phase)).toBe(true);
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+});

@@ -89,6 +89,11 @@ export class FakeAgent {
     });
   }
 
+  /** Reads no more. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
   close(): void {
     this.#socket.destroy();
   }

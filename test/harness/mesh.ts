@@ -10,6 +10,7 @@ export interface Mesh {
   readonly block: Block;
   readonly port: number;
   readonly resources: string;
+  readonly upstreamPort: number;
   readonly controller: ControllerProcess;
   agent: KeeperProcess;
   startAgent(change?: Record<string, unknown>): Promise<KeeperProcess>;
@@ -60,6 +61,7 @@ export async function startMesh(agentConfig: Record<string, unknown>): Promise<M
     block,
     port,
     resources,
+    upstreamPort,
     controller,
     agent: undefined as unknown as KeeperProcess,
     async startAgent(change = {}) {

@@ -1,0 +1,58 @@
+import type { Phase } from '@sluice/contract';
+import { afterEach, expect, test } from 'vitest';
+import { newConnections } from '../harness/connects.ts';
+import { envoyBinary } from '../harness/envoy-bin.ts';
+import { HeldClients } from '../harness/held.ts';
+import { type Mesh, startMesh } from '../harness/mesh.ts';
+
+let mesh: Mesh | undefined;
+afterEach(async () => {
+  await mesh?.close();
+  mesh = undefined;
+});
+
+// Long enough that a kill in Draining and in SafeToReset finds the upgrade there.
+const POLICY = { http1: { silentIdleGraceMs: 2_000 } };
+const PHASES: readonly Phase[] = ['Preflight', 'Starting', 'Draining', 'SafeToReset', 'Resetting'];
+
+test.each(PHASES)('a controller killed in %s goes on from its store; no request fails', async (phase) => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
+  const { controller, port } = mesh;
+  const load = newConnections(port, 200);
+  const held = await HeldClients.open(port);
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
+  await atLeast(mesh, upgrade.id, phase);
+  await controller.kill();
+  await controller.restart();
+  await controller.linked('edge');
+  const done = await controller.phase(upgrade.id, ['Done']);
+  expect(done.connections?.cut).toEqual([]);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  held.close();
+});
+
+test.each(PHASES)(
+  'an agent killed in %s is succeeded; no request fails, the upgrade completes or rolls back',
+  async (phase) => {
+    mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
+    const { controller, port } = mesh;
+    const load = newConnections(port, 200);
+    const held = await HeldClients.open(port);
+    const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
+    await atLeast(mesh, upgrade.id, phase);
+    mesh.agent.child.kill('SIGKILL');
+    await mesh.agent.child.ended;
+    await mesh.startAgent();
+    const ended = await controller.phase(upgrade.id, ['Done', 'Failed', 'RolledBack']);
+    const proxy = await controller.proxy('edge');
+    expect(proxy.serving?.version).toBe(ended.phase === 'Done' ? '1.40.0' : '1.38.3');
+    expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+    held.close();
+  },
+);
+
+/** As soon as the phase is reached; a phase that is over before it is seen counts, the kill is then a little late. */
+async function atLeast(m: Mesh, id: string, phase: Phase): Promise<void> {
+  const all: readonly Phase[] = [...PHASES, 'Done'];
+  await m.controller.phase(id, all.slice(all.indexOf(phase)));
+}

@@ -1,6 +1,7 @@
 export * from './api.ts';
 export * from './connections.ts';
 export * from './errors.ts';
+export * from './levers.ts';
 export * from './messages.ts';
 export * from './metrics.ts';
 export * from './ndjson.ts';

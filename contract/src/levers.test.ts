@@ -1,0 +1,37 @@
+import { describe, expect, it } from 'vitest';
+import { PROTOCOLS } from './connections.ts';
+import { LEVERS, leverFor, NEWEST_ENVOY, OLDEST_ENVOY, WEAKEST } from './levers.ts';
+
+const STATES = ['idle', 'active'] as const;
+
+describe('the levers table', () => {
+  it('has exactly one line for each version, protocol and state', () => {
+    for (let minor = OLDEST_ENVOY; minor <= NEWEST_ENVOY; minor += 1) {
+      for (const protocol of PROTOCOLS) {
+        for (const state of STATES) {
+          const rows = LEVERS.filter(
+            (one) =>
+              one.from <= minor && minor <= one.to && one.protocols.includes(protocol) && one.states.includes(state),
+          );
+          expect(rows, `1.${minor} ${protocol} ${state}`).toHaveLength(1);
+          expect(leverFor(`1.${minor}.0`, protocol, state).effect).toBe(rows[0]?.effect);
+        }
+      }
+    }
+  });
+
+  it.each(['1.35.9', '1.41.0', '2.0.0', 'unknown', '', '1.4'])('claims nothing for Envoy %j', (version) => {
+    expect(leverFor(version, 'http2', 'idle')).toBe(WEAKEST);
+  });
+
+  it('takes development builds by their version', () => {
+    expect(leverFor('1.38.0-dev', 'http2', 'idle').lever).toBe('age-pressure');
+  });
+
+  it('never closes what may hold a request or a session', () => {
+    for (const row of LEVERS.filter((one) => one.racy)) expect(row.states).toEqual(['idle']);
+    for (const protocol of ['upgrade', 'tcp'] as const) {
+      for (const state of STATES) expect(leverFor('1.40.0', protocol, state).lever).toBe('wait');
+    }
+  });
+});

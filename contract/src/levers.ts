@@ -1,0 +1,150 @@
+import type { Protocol } from './connections.ts';
+
+/**
+ * What makes a connection of a draining epoch leave, by Envoy version, protocol and state: data, with the evidence for
+ * each line. `measured` was seen on real binaries, `read` stands in Envoy's source, `assumed` has not been looked at.
+ */
+export type LeverName =
+  /** Pressure file -> reduce_timeouts scaling the maximum connection duration; an age cut-off. */
+  | 'age-pressure'
+  /** The filter closes a silent idle connection on the agent's command, after its grace. */
+  | 'idle-close'
+  /** Nothing is done: it is waited for, or cut at the reset as policy says. */
+  | 'wait';
+
+export type LeverState = 'idle' | 'active';
+
+export interface Lever {
+  readonly lever: LeverName;
+  readonly effect: string;
+  /** True when a request can be lost to it; such a lever needs policy's word. */
+  readonly racy: boolean;
+  readonly evidence: { readonly kind: 'measured' | 'read' | 'assumed'; readonly note: string };
+}
+
+interface LeverRow extends Lever {
+  /** Minor versions of Envoy 1.x, both ends included. */
+  readonly from: number;
+  readonly to: number;
+  readonly protocols: readonly Protocol[];
+  readonly states: readonly LeverState[];
+}
+
+export const OLDEST_ENVOY = 36;
+export const NEWEST_ENVOY = 40;
+const ALL = { from: OLDEST_ENVOY, to: NEWEST_ENVOY } as const;
+
+export const LEVERS: readonly LeverRow[] = [
+  {
+    ...ALL,
+    protocols: ['http2'],
+    states: ['idle', 'active'],
+    lever: 'age-pressure',
+    effect:
+      'a graceful GOAWAY within the refresh interval; open streams finish, an idle connection closes after drain_timeout',
+    racy: false,
+    evidence: {
+      kind: 'measured',
+      note: 'on 1.36.4, 1.38.3 and 1.40.0, on a parent after hot restart: idle, busy and long-streaming; a 14 s request in flight ended with 200',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['http3'],
+    states: ['idle', 'active'],
+    lever: 'age-pressure',
+    effect: 'GOAWAY as for HTTP/2',
+    racy: false,
+    evidence: {
+      kind: 'read',
+      note: 'the same code path of the connection manager; UDP listeners are refused by preflight',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['http1'],
+    states: ['active'],
+    lever: 'age-pressure',
+    effect: '`Connection: close` on the response, then FIN',
+    racy: false,
+    evidence: {
+      kind: 'measured',
+      note: 'with http1_safe_max_connection_duration, on 1.36.4, 1.38.3 and 1.40.0',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['http1', 'unknown'],
+    states: ['idle'],
+    lever: 'idle-close',
+    effect:
+      'left alone for policy’s grace and told to leave by its next response; closed by the filter when it stays silent',
+    racy: true,
+    evidence: {
+      kind: 'measured',
+      note: 'with http1_safe_max_connection_duration a silent idle one is left alone; a server-side close raced a request (ECONNRESET), hence the grace',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['unknown'],
+    states: ['active'],
+    lever: 'age-pressure',
+    effect: 'as for the protocol that it turns out to be',
+    racy: false,
+    evidence: { kind: 'measured', note: 'the pressure works on the connection, whatever the filter knows of it' },
+  },
+  {
+    ...ALL,
+    protocols: ['upgrade'],
+    states: ['idle', 'active'],
+    lever: 'wait',
+    effect: 'lives on until it ends by itself',
+    racy: false,
+    evidence: {
+      kind: 'measured',
+      note: 'a WebSocket lived on under full pressure; 1.40 needs the guard use_connection_event_drain=false, without which its own drain reset it',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['tcp'],
+    states: ['idle', 'active'],
+    lever: 'wait',
+    effect: 'lives on until it ends by itself',
+    racy: false,
+    evidence: {
+      kind: 'read',
+      note: 'tcp_proxy sessions end only with the process; check_drain_close (1.39 and later) closes active sessions and stays off',
+    },
+  },
+];
+
+/** For an Envoy that nobody has looked at: nothing is claimed, nothing is closed. */
+export const WEAKEST: Lever = {
+  lever: 'wait',
+  effect: 'it is waited for; nothing is known of this version',
+  racy: false,
+  evidence: { kind: 'assumed', note: `versions 1.${OLDEST_ENVOY} to 1.${NEWEST_ENVOY} were looked at` },
+};
+
+/** The lever for a connection on an Envoy of this version (`1.38.3`); the weakest for a version not looked at. */
+export function leverFor(version: string, protocol: Protocol, state: LeverState): Lever {
+  const minor = minorOf(version);
+  const row = LEVERS.find(
+    (one) =>
+      minor !== undefined &&
+      one.from <= minor &&
+      minor <= one.to &&
+      one.protocols.includes(protocol) &&
+      one.states.includes(state),
+  );
+  if (row === undefined) return WEAKEST;
+  const { lever, effect, racy, evidence } = row;
+  return { lever, effect, racy, evidence };
+}
+
+function minorOf(version: string): number | undefined {
+  const match = /^v?1\.(\d{1,4})(?:\.|$|-)/.exec(version);
+  return match === null ? undefined : Number(match[1]);
+}

@@ -11,6 +11,7 @@ import {
 } from './environment.ts';
 import { withListenerPresets } from './listener.ts';
 import { withPressure } from './overload.ts';
+import { withStats } from './stats.ts';
 import { serviceExtension } from './wasm.ts';
 
 /**
@@ -33,8 +34,9 @@ export function withBootstrapPresets(bootstrap: Json, environment: PresetEnviron
     const admin = isObject(value.admin) ? value.admin : {};
     value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
   }
-  if (hasConnectionEventDrain(environment.envoyVersion)) value = withRuntime(value);
+  if (hasConnectionEventDrain(environment.envoyVersion)) value = withRuntime(value, warnings);
   value = withPressure(value, environment, warnings);
+  value = withStats(value, warnings);
   if (environment.wasmPath !== undefined) value = withService(value, environment.wasmPath);
   value = withStaticResources(value, source, environment, warnings);
   if (environment.controller && source === 'ads') value = withAds(value);
@@ -74,14 +76,25 @@ function withNode(bootstrap: Json, environment: PresetEnvironment, warnings: str
   };
 }
 
-function withRuntime(bootstrap: Json): Json {
+function withRuntime(bootstrap: Json, warnings: string[]): Json {
   const runtime = field(bootstrap, 'layered_runtime');
   const layers = isObject(runtime) ? objects(runtime.layers) : [{ name: 'admin', admin_layer: {} }];
-  if (layers.some((l) => l.name === 'sluice')) return bootstrap;
+  const theirs = layers.filter((l) => l.name !== 'sluice');
+  if (theirs.some((l) => isSetTrue(field(l, 'static_layer'), CONNECTION_EVENT_DRAIN.split('.')))) {
+    warnings.push(`layered_runtime: ${CONNECTION_EVENT_DRAIN} is kept on: a drain resets WebSockets`);
+  }
+  if (theirs.length < layers.length) return bootstrap;
   // First = weakest: a user's own layer wins.
   return withField(bootstrap, 'layered_runtime', {
     layers: [{ name: 'sluice', static_layer: { [CONNECTION_EVENT_DRAIN]: false } }, ...layers],
   });
+}
+
+/** A runtime key may be written whole or as nested objects. */
+function isSetTrue(layer: unknown, path: readonly string[]): boolean {
+  if (path.length === 0) return layer === true || layer === 'true';
+  if (!isObject(layer)) return false;
+  return path.some((_, i) => isSetTrue(layer[path.slice(0, i + 1).join('.')], path.slice(i + 1)));
 }
 
 function withService(bootstrap: Json, wasmPath: string): Json {
@@ -124,8 +137,8 @@ function withAds(bootstrap: Json): Json {
   // (envoyproxy/envoy 9638). The agent has a bound on the start instead, and the epoch before goes on serving.
   const config = { ads: {}, resource_api_version: 'V3', initial_fetch_timeout: '0s' };
   return withField(bootstrap, 'dynamic_resources', {
-    lds_config: config,
-    cds_config: config,
+    ...(field(dynamic, 'lds_config') === undefined && { lds_config: config }),
+    ...(field(dynamic, 'cds_config') === undefined && { cds_config: config }),
     ...dynamic,
     ads_config: {
       api_type: 'GRPC',

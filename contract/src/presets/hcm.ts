@@ -9,7 +9,7 @@ import {
   type PresetEnvironment,
   withField,
 } from './environment.ts';
-import { HTTP_WASM_TYPE, upgradeFilter } from './wasm.ts';
+import { HTTP_WASM_TYPE, UPGRADE_FILTER, upgradeFilter } from './wasm.ts';
 
 /** A month: never reached in practice, and the age cut-off's step stays near 0.15 s (the scale is a float32). */
 export const MAX_CONNECTION_DURATION = '2592000s';
@@ -62,6 +62,9 @@ export function drainSlot(source: OrderSource, environment: PresetEnvironment): 
   };
 }
 
+/** Their state is kept per filter chain: the copy for upgrades counts apart from the one for requests. */
+const COUNTING = /\.(local_ratelimit|adaptive_concurrency|admission_control|bandwidth_limit)\./;
+
 /** Presets of one HTTP connection manager (the message, without its Any). `where` names it in warnings. */
 export function withHcmPresets(
   hcm: Json,
@@ -70,36 +73,76 @@ export function withHcmPresets(
   where: string,
   warnings: string[],
 ): Json {
-  let value = hcm;
-  const common = field(value, 'common_http_protocol_options');
-  const options = isObject(common) ? common : {};
-  if (field(options, 'max_connection_duration') === undefined) {
-    const preset = withField(options, 'max_connection_duration', MAX_CONNECTION_DURATION);
-    value = withField(value, 'common_http_protocol_options', preset);
-  }
-  // With it a silent idle HTTP/1 connection is left alone, so that no request on its way meets a close.
-  if (field(value, 'http1_safe_max_connection_duration') === undefined) {
-    value = withField(value, 'http1_safe_max_connection_duration', true);
-  } else if (field(value, 'http1_safe_max_connection_duration') === false) {
-    warnings.push(
-      `${where}: http1_safe_max_connection_duration is off: idle HTTP/1 connections are closed at the start of a drain`,
-    );
-  }
+  let value = withDuration(hcm, where, warnings);
   const filters = objects(field(value, 'http_filters'));
+  // A filter list must end with a terminal filter: an empty one is not ours to begin.
+  if (filters.length === 0) return value;
   const slotted = filters.some((f) => f.name === DRAIN_RESOURCE)
     ? filters
     : [drainSlot(source, environment), ...filters];
   value = withField(value, 'http_filters', slotted);
-  const upgrades = field(value, 'upgrade_configs');
   const { wasmPath } = environment;
-  if (Array.isArray(upgrades) && wasmPath !== undefined) {
-    const preset = objects(upgrades).map((upgrade) => {
-      const own = objects(field(upgrade, 'filters'));
-      if (own.some((f) => f.name === 'sluice.upgrade')) return upgrade;
-      // An upgrade has a filter chain of its own: only it pays for the look at its protocol.
-      return withField(upgrade, 'filters', [upgradeFilter(wasmPath), ...(own.length > 0 ? own : slotted)]);
-    });
-    value = withField(value, 'upgrade_configs', preset);
+  if (wasmPath === undefined) return value;
+  const upgrades = upgradeConfigs(value, wasmPath, slotted);
+  if (upgrades.length === 0) return value;
+  if (COUNTING.test(JSON.stringify(filters))) {
+    warnings.push(`${where}: upgrades get filters of their own: what counts requests (rate limits) counts them apart`);
+  }
+  return withField(value, 'upgrade_configs', upgrades);
+}
+
+function withDuration(hcm: Json, where: string, warnings: string[]): Json {
+  let value = hcm;
+  const common = field(value, 'common_http_protocol_options');
+  const options = isObject(common) ? common : {};
+  const duration = field(options, 'max_connection_duration') ?? undefined;
+  if (duration === undefined) {
+    const preset = withField(options, 'max_connection_duration', MAX_CONNECTION_DURATION);
+    value = withField(value, 'common_http_protocol_options', preset);
+  } else if (duration !== MAX_CONNECTION_DURATION) {
+    warnings.push(
+      `${where}: max_connection_duration ${String(duration)} is kept: a drain of all works, a cut-off by age does not`,
+    );
+  }
+  // With it a silent idle HTTP/1 connection is left alone, so that no request on its way meets a close.
+  const safe = field(value, 'http1_safe_max_connection_duration') ?? undefined;
+  if (safe === undefined) return withField(value, 'http1_safe_max_connection_duration', true);
+  if (safe === false) {
+    warnings.push(
+      `${where}: http1_safe_max_connection_duration is off: idle HTTP/1 connections are closed at the start of a drain`,
+    );
   }
   return value;
+}
+
+/**
+ * An upgrade has a filter chain of its own, so that only it pays for the look at its protocol. Upgrade types that only an
+ * inline route enables get an entry that is off: it gives the filters, the route decides (Envoy: createUpgradeFilterChain).
+ */
+function upgradeConfigs(hcm: Json, wasmPath: string, filters: readonly Json[]): Json[] {
+  const named = objects(field(hcm, 'upgrade_configs')).map((upgrade) => {
+    const own = objects(field(upgrade, 'filters'));
+    if (own.some((f) => f.name === UPGRADE_FILTER)) return upgrade;
+    return withField(upgrade, 'filters', [upgradeFilter(wasmPath), ...(own.length > 0 ? own : filters)]);
+  });
+  const types = new Set(named.map((u) => String(field(u, 'upgrade_type')).toLowerCase()));
+  const byRoute = routeUpgrades(field(hcm, 'route_config')).filter((type) => !types.has(type));
+  return [
+    ...named,
+    ...byRoute.map((type) => ({
+      upgrade_type: type,
+      enabled: false,
+      filters: [upgradeFilter(wasmPath), ...filters],
+    })),
+  ];
+}
+
+function routeUpgrades(routeConfig: unknown): string[] {
+  const hosts = isObject(routeConfig) ? objects(field(routeConfig, 'virtual_hosts')) : [];
+  const types = hosts
+    .flatMap((host) => objects(host.routes))
+    .flatMap((route) => (isObject(route.route) ? objects(field(route.route, 'upgrade_configs')) : []))
+    .filter((upgrade) => upgrade.enabled !== false)
+    .map((upgrade) => String(field(upgrade, 'upgrade_type')).toLowerCase());
+  return [...new Set(types)];
 }

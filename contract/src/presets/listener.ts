@@ -9,7 +9,7 @@ import {
   withField,
 } from './environment.ts';
 import { withHcmPresets } from './hcm.ts';
-import { connectionFilter } from './wasm.ts';
+import { CONNECTION_FILTER, connectionFilter } from './wasm.ts';
 
 const HCM = '.http_connection_manager.v3.HttpConnectionManager';
 
@@ -21,11 +21,7 @@ export function withListenerPresets(
 ): Preset {
   const warnings: string[] = [];
   const name = typeof listener.name === 'string' && listener.name !== '' ? listener.name : addressName(listener);
-  // Not TCP: there is no connection of ours to keep a table of, and preflight refuses to hand UDP over.
-  const foreign = ['udp_listener_config', 'internal_listener', 'api_listener'].some(
-    (f) => field(listener, f) !== undefined,
-  );
-  if (foreign) return { value: listener, warnings };
+  if (!isOurs(listener)) return { value: listener, warnings };
   let value = listener;
   const chains = field(value, 'filter_chains');
   if (Array.isArray(chains)) {
@@ -42,6 +38,22 @@ export function withListenerPresets(
   return { value, warnings };
 }
 
+/**
+ * Whether downstream connections over TCP or a Unix socket come in here. Not over UDP or QUIC, which preflight refuses to
+ * hand over; not from inside Envoy (internal and API listeners); not by a connection that Envoy itself opened (reverse).
+ */
+function isOurs(listener: Json): boolean {
+  const foreign = ['udp_listener_config', 'internal_listener', 'api_listener'];
+  if (foreign.some((f) => field(listener, f) !== undefined)) return false;
+  const address = isObject(listener.address) ? listener.address : {};
+  if (field(address, 'envoy_internal_address') !== undefined) return false;
+  const found = field(address, 'socket_address');
+  const socket = isObject(found) ? found : {};
+  const reverse =
+    /^rc:\/\//.test(String(socket.address ?? '')) || /reverse/.test(String(field(socket, 'resolver_name') ?? ''));
+  return !reverse && socket.protocol !== 'UDP' && socket.protocol !== 1;
+}
+
 function withChainPresets(
   chain: Json,
   listener: string,
@@ -51,6 +63,11 @@ function withChainPresets(
 ): Json {
   const filters = objects(chain.filters).map((filter) => {
     const config = field(filter, 'typed_config');
+    if (field(filter, 'config_discovery') !== undefined) {
+      warnings.push(
+        `listener ${listener}: the network filter ${String(filter.name)} comes by ECDS: an HTTP connection manager in it gets no presets`,
+      );
+    }
     if (!isObject(config)) return filter;
     const preset = (hcm: Json) => withHcmPresets(hcm, source, environment, `listener ${listener}`, warnings);
     if (typeof config['@type'] === 'string' && config['@type'].endsWith(HCM))
@@ -62,7 +79,7 @@ function withChainPresets(
     return filter;
   });
   const { wasmPath } = environment;
-  if (wasmPath === undefined || filters.length === 0 || filters.some((f) => f.name === 'sluice.connection')) {
+  if (wasmPath === undefined || filters.length === 0 || filters.some((f) => f.name === CONNECTION_FILTER)) {
     return { ...chain, filters };
   }
   const kind = filters.some(isHcm) ? 'http' : 'tcp';
@@ -78,5 +95,7 @@ function isHcm(filter: Json): boolean {
 function addressName(listener: Json): string {
   const address = listener.address;
   const socket = isObject(address) ? field(address, 'socket_address') : undefined;
+  const pipe = isObject(address) && isObject(address.pipe) ? address.pipe.path : undefined;
+  if (typeof pipe === 'string') return pipe;
   return isObject(socket) ? `${String(socket.address)}:${String(field(socket, 'port_value'))}` : 'unnamed';
 }

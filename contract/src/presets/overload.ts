@@ -1,8 +1,14 @@
 import { field, isObject, type Json, objects, type PresetEnvironment, withField } from './environment.ts';
 
-export const PRESSURE_MONITOR = 'envoy.resource_monitors.injected_resource';
+/**
+ * A name of our own: triggers go by it, so a user's injected_resource monitor and what it triggers stay as they are, and a
+ * drain sets off nothing but its own action. Envoy picks the implementation by typed_config (1.36 to 1.40).
+ */
+export const PRESSURE_MONITOR = 'sluice.pressure';
 const ACTION = 'envoy.overload_actions.reduce_timeouts';
 const TIMER = 'HTTP_DOWNSTREAM_CONNECTION_MAX';
+/** TIMER's number in ScaleTimersOverloadActionConfig.TimerType: JSON may carry either. */
+const TIMER_NUMBER = 4;
 
 /** `scaled`: the pressure between 0.1 and 1.0 is an age cut-off (envoy-facts, the lever to build on). */
 const TRIGGER = { name: PRESSURE_MONITOR, scaled: { scaling_threshold: 0.1, saturation_threshold: 1.0 } };
@@ -13,7 +19,6 @@ export function withPressure(bootstrap: Json, environment: PresetEnvironment, wa
   const found = field(bootstrap, 'overload_manager');
   const manager = isObject(found) ? found : {};
   const monitors = objects(field(manager, 'resource_monitors'));
-  const actions = objects(manager.actions);
   const monitor = {
     name: PRESSURE_MONITOR,
     typed_config: {
@@ -21,34 +26,37 @@ export function withPressure(bootstrap: Json, environment: PresetEnvironment, wa
       filename: environment.pressureFile,
     },
   };
-  if (
-    monitors.some(
-      (m) => m.name === PRESSURE_MONITOR && !JSON.stringify(m).includes(JSON.stringify(environment.pressureFile)),
-    )
-  ) {
-    warnings.push('overload_manager: the injected_resource monitor is replaced by the one that drains need');
-  }
+  const { resourceMonitors: _monitors, refreshInterval: _interval, ...rest } = manager;
   return withField(bootstrap, 'overload_manager', {
+    ...rest,
     // Envoy's default is 1 s; a drain order shall be felt at once. A user's own interval is kept when it is shorter.
-    ...withField(manager, 'refresh_interval', shorter(field(manager, 'refresh_interval'))),
+    refresh_interval: shorter(field(manager, 'refresh_interval')),
     resource_monitors: [...monitors.filter((m) => m.name !== PRESSURE_MONITOR), monitor],
-    actions: withAction(actions, warnings),
+    actions: withAction(objects(manager.actions), warnings),
   });
 }
 
+/** Envoy takes one action of a name, so a user's reduce_timeouts and ours are one: triggers and timers joined. */
 function withAction(actions: Json[], warnings: string[]): Json[] {
   const existing = actions.find((a) => a.name === ACTION);
   const config = existing && field(existing, 'typed_config');
   const factors = isObject(config) ? objects(field(config, 'timer_scale_factors')) : [];
-  if (factors.some((f) => f.timer === TIMER && JSON.stringify(f) !== JSON.stringify(FACTOR))) {
-    warnings.push(`overload_manager: the user's scaling of ${TIMER} is replaced by the one that drains need`);
-  }
-  const others = factors.filter((f) => f.timer !== TIMER);
-  if (others.length > 0) {
-    warnings.push('overload_manager: the timers that reduce_timeouts scales are scaled by a drain too');
-  }
+  const isOurs = (f: Json) => f.timer === TIMER || f.timer === TIMER_NUMBER;
+  const others = factors.filter((f) => !isOurs(f));
   const triggers = objects(existing?.triggers).filter((t) => t.name !== PRESSURE_MONITOR);
+  if (factors.some((f) => isOurs(f) && field(f, 'min_timeout') !== FACTOR.min_timeout)) {
+    warnings.push(`overload_manager: the scaling of ${TIMER} is replaced by the one that drains need`);
+  }
+  if (others.length > 0) {
+    warnings.push('overload_manager: the other timers that reduce_timeouts scales are scaled by a drain too');
+  }
+  if (triggers.length > 0) {
+    warnings.push(
+      `overload_manager: ${triggers.map((t) => String(t.name)).join(', ')} triggers reduce_timeouts, and so tells connections to leave`,
+    );
+  }
   const action = {
+    ...existing,
     name: ACTION,
     triggers: [...triggers, TRIGGER],
     typed_config: {
@@ -56,7 +64,12 @@ function withAction(actions: Json[], warnings: string[]): Json[] {
       timer_scale_factors: [...others, FACTOR],
     },
   };
-  return [...actions.filter((a) => a.name !== ACTION), action];
+  return [...actions.filter((a) => a.name !== ACTION), withoutCamel(action)];
+}
+
+function withoutCamel(action: Json): Json {
+  const { typedConfig: _, ...rest } = action;
+  return rest;
 }
 
 function shorter(interval: unknown): string {

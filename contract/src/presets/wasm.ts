@@ -7,6 +7,10 @@ const TYPE = {
   http: 'type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm',
 } as const;
 
+/** Names of the filters that the presets insert; what bears one is never inserted twice. */
+export const CONNECTION_FILTER = 'sluice.connection';
+export const UPGRADE_FILTER = 'sluice.upgrade';
+
 export const HTTP_WASM_TYPE = TYPE.http;
 
 /**
@@ -39,13 +43,13 @@ export function serviceExtension(wasmPath: string): Json {
 export function connectionFilter(wasmPath: string, listener: string, kind: 'http' | 'tcp'): Json {
   const configuration = JSON.stringify({ listener, kind });
   return {
-    name: 'sluice.connection',
+    name: CONNECTION_FILTER,
     typed_config: { '@type': TYPE.network, config: plugin(WASM_ROOT.connection, wasmPath, configuration) },
   };
 }
 
 export function upgradeFilter(wasmPath: string): Json {
-  return { name: 'sluice.upgrade', typed_config: { '@type': TYPE.http, config: plugin(WASM_ROOT.upgrade, wasmPath) } };
+  return { name: UPGRADE_FILTER, typed_config: { '@type': TYPE.http, config: plugin(WASM_ROOT.upgrade, wasmPath) } };
 }
 
 /** The typed_config of the drain's filter; `order` is the DrainOrder as JSON. */

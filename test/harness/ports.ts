@@ -21,8 +21,8 @@ export interface Block {
   baseId(): number;
   /** A temp folder of this run, removed by `release`. */
   readonly dir: string;
-  /** Removes the folder, the shared memory files of the block's base ids and the claim. */
-  release(): Promise<void>;
+  /** Removes the folder, the shared memory files of the block's base ids and the claim; `keepDir` leaves the folder. */
+  release(keepDir?: boolean): Promise<void>;
 }
 
 export async function claimBlock(lockDir = path.join(tmpdir(), 'sluice-blocks')): Promise<Block> {
@@ -71,9 +71,9 @@ async function makeBlock(index: number, lock: string): Promise<Block> {
       if (nextBase >= BASE_IDS_PER_BLOCK) throw new Error(`no base id is left in block ${index}`);
       return firstBase + nextBase++;
     },
-    async release() {
+    async release(keepDir = false) {
       for (let n = 0; n < nextBase; n++) await removeSharedMemory(firstBase + n);
-      await rm(dir, { recursive: true, force: true });
+      if (!keepDir) await rm(dir, { recursive: true, force: true });
       await rm(lock, { force: true });
     },
   };

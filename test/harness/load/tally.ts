@@ -23,6 +23,8 @@ export class Tally {
   readonly refused = new Set<string>();
   /** Ids of requests that failed; the upstream may have seen them or not. */
   readonly failedIds = new Set<string>();
+  total = 0;
+  failed = 0;
   private sequence = 0;
   private readonly now: () => number;
 
@@ -38,11 +40,14 @@ export class Tally {
 
   ok(id: string): void {
     this.answered.add(id);
+    this.total++;
     this.slice(this.now()).total++;
   }
 
   fail(id: string, what: string, at = this.now()): void {
     this.failedIds.add(id);
+    this.total++;
+    this.failed++;
     const slice = this.slice(at);
     slice.total++;
     slice.failed++;
@@ -52,6 +57,7 @@ export class Tally {
   /** An answer that was counted as right turned out wrong: it stays in the total and is failed now. */
   demote(id: string, what: string): void {
     const at = timeOf(id) ?? this.now();
+    this.failed++;
     this.slice(at).failed++;
     this.keep({ id, what, at });
   }

@@ -23,6 +23,9 @@ export interface EpochStatus {
   readonly state: EpochState;
   /** Envoy version, such as `1.38.3`. */
   readonly version: string;
+  /** Paths of its binary and of the user's bootstrap: what a rollback starts again. */
+  readonly binary?: string;
+  readonly bootstrap?: string;
   readonly pid: number;
   readonly startedAt: number;
   /** Set from the moment that its listeners are drained. */

@@ -1,198 +1,93 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import http from 'node:http';
 import http2 from 'node:http2';
-import path from 'node:path';
-import { isTerminal, NdjsonDecoder, type UpgradeView, type WatchItem } from '@sluice/contract';
-import { type StartedController, startController } from '@sluice/xds-server';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { AddressInfo } from 'node:net';
+import type { ConnectionsView, ExplainView, UpgradeView } from '@sluice/contract';
+import { afterEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
-import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
-import { type Block, claimBlock } from '../harness/ports.ts';
+import { type Mesh, startMesh } from '../harness/mesh.ts';
+import { until } from '../harness/process.ts';
 
-let block: Block;
-let upstream: http.Server;
-let port: number;
-let controller: StartedController;
-let settings: Parameters<typeof startController>[0];
-let keepers: KeeperProcess[];
-let dir: string;
-
-const silent = { debug() {}, info() {}, warn() {}, error() {} };
-
-beforeEach(async () => {
-  block = await claimBlock();
-  port = await block.port();
-  const upstreamPort = await block.port();
-  const xdsPort = await block.port();
-  const apiPort = await block.port();
-  keepers = [];
-  upstream = http.createServer((_, response) => response.end('done\n'));
-  upstream.keepAliveTimeout = 60_000;
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
-  dir = path.join(block.dir, 'run');
-  mkdirSync(dir);
-  const resources = path.join(block.dir, 'resources');
-  mkdirSync(resources);
-  writeFileSync(path.join(resources, 'all.json'), JSON.stringify({ resources: served(port, upstreamPort) }));
-  writeFileSync(path.join(block.dir, 'envoy.json'), '{}');
-  settings = {
-    apiAddress: `127.0.0.1:${apiPort}`,
-    xdsAddress: `127.0.0.1:${xdsPort}`,
-    resources,
-    state: path.join(block.dir, 'state.db'),
-    policy: { http1: { silentIdleGraceMs: 1_000 } },
-  };
-  controller = await startController(settings, { log: silent });
-});
-
+let mesh: Mesh | undefined;
+let sessions: http2.ClientHttp2Session[] = [];
 afterEach(async () => {
-  for (const keeper of keepers) keeper.child.kill('SIGKILL');
-  await endEpochs(dir);
-  await controller.close();
-  upstream.closeAllConnections();
-  upstream.close();
-  await block.release();
+  for (const session of sessions) session.destroy();
+  sessions = [];
+  await mesh?.close();
+  mesh = undefined;
 });
 
-async function keeper(version: string): Promise<KeeperProcess> {
-  const started = await KeeperProcess.start({
-    proxy: 'edge',
-    dir,
-    bootstrap: path.join(block.dir, 'envoy.json'),
-    envoy: await envoyBinary(version),
-    baseId: block.baseId(),
-    concurrency: 2,
-    controllers: [`http://${settings.apiAddress}`],
-    xds: settings.xdsAddress,
-  });
-  keepers.push(started);
-  return started;
-}
+const POLICY = { http1: { silentIdleGraceMs: 500 } };
 
-async function api<T>(method: string, url: string, body?: unknown): Promise<T> {
-  const response = await fetch(`http://${settings.apiAddress}/api/v1${url}`, {
-    method,
-    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
-  });
-  const answer = (await response.json()) as T;
-  if (!response.ok) throw new Error(JSON.stringify(answer));
-  return answer;
-}
-
-/** Follows the watch until an upgrade is as wanted; fails with its record when it ends otherwise. */
-async function until(id: string, wanted: (upgrade: UpgradeView) => boolean): Promise<UpgradeView> {
-  const response = await fetch(`http://${settings.apiAddress}/api/v1/watch`);
-  const decoder = new NdjsonDecoder();
-  for await (const chunk of response.body!) {
-    for (const item of decoder.push(chunk) as unknown as WatchItem[]) {
-      if (item.kind !== 'upgrade' || item.upgrade.id !== id) continue;
-      if (wanted(item.upgrade)) return item.upgrade;
-      if (isTerminal(item.upgrade.phase)) throw new Error(`ended as ${JSON.stringify(item.upgrade)}`);
-    }
-  }
-  throw new Error('the watch ended');
-}
-
-/** An HTTP/2 connection that had one request and is idle now. */
-async function idleHttp2(): Promise<{ goaway: Promise<number>; close: () => void }> {
+/** A request that is answered after `delayMs`, on a connection of its own. */
+async function held(port: number, delayMs: number): Promise<{ local: number; status: Promise<number> }> {
   const session = http2.connect(`http://127.0.0.1:${port}`);
+  sessions.push(session);
   session.on('error', () => undefined);
-  const goaway = new Promise<number>((resolve) => session.once('goaway', () => resolve(Date.now())));
-  const request = session.request({ ':path': '/' });
-  await new Promise<void>((resolve, reject) => {
-    request.on('error', reject);
-    request.on('end', resolve);
-    request.resume();
+  await new Promise((resolve) => session.once('remoteSettings', resolve));
+  const stream = session.request({ ':path': `/?delay=${delayMs}` });
+  const status = new Promise<number>((resolve) => {
+    stream.on('response', (headers) => resolve(Number(headers[':status'])));
+    stream.on('error', () => resolve(0));
+    stream.on('close', () => resolve(0));
   });
-  return { goaway, close: () => session.destroy() };
+  stream.resume().end();
+  return { local: (session.socket.address() as AddressInfo).port, status };
 }
 
-async function answers(): Promise<boolean> {
-  return fetch(`http://127.0.0.1:${port}/`).then(
-    (response) => response.ok,
-    () => false,
-  );
-}
+test('explain names the connection that holds a drain up; a reset cuts it by a recorded override only', async () => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.36.4') });
+  const { controller, port } = mesh;
+  const { local, status } = await held(port, 300_000);
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
+  await controller.phase(upgrade.id, ['Draining']);
+  const peer = `127.0.0.1:${local}`;
+  const explained = await until('the held connection is explained', async () => {
+    const view = await controller.call<ExplainView>('GET', '/proxies/edge/explain');
+    return view.items[0]?.wouldCut.some((one) => one.connection.peer === peer) === true ? view.items[0] : undefined;
+  });
+  expect(explained.safe).toBe(false);
+  expect(explained.why.join(' ')).toContain(peer);
+  const { items } = await controller.call<ConnectionsView>('GET', '/proxies/edge/connections?epoch=0');
+  expect(items.map((one) => one.peer)).toContain(peer);
 
-async function listening(): Promise<void> {
-  const { items } = await api<{ items: { xds: { types: { type: string; acked: boolean }[] }[] }[] }>('GET', '/proxies');
-  const acked = items.some((p) => p.xds.some((e) => e.types.some((t) => t.type === 'lds' && t.acked)));
-  if (acked && (await answers())) return;
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  return listening();
-}
+  const reset = `/upgrades/${upgrade.id}/reset`;
+  await expect(controller.call('POST', reset, {})).rejects.toThrow(/409 SLUICE_RESET_PROTECTED .*would cut/);
+  expect((await controller.upgrade(upgrade.id)).phase).toBe('Draining');
 
-test.each([
-  ['1.36.4', '1.40.0'],
-  ['1.38.3', '1.40.0'],
-])('an upgrade %s -> %s ordered through the API, with all of its config by our xDS', async (from, to) => {
-  await keeper(from);
-  await listening();
-  const idle = await idleHttp2();
-  const load = newConnections(port, 200);
-  const { id } = await api<UpgradeView>('POST', '/upgrades', { proxy: 'edge', to: await envoyBinary(to) });
-  const draining = await until(id, (upgrade) => upgrade.phase === 'Draining' || upgrade.phase === 'Resetting');
-  const told = await idle.goaway;
-  expect(told - (draining.drainStartedAt ?? 0)).toBeLessThan(2_000);
-  const done = await until(id, (upgrade) => upgrade.phase === 'Done');
-  idle.close();
-  expect(done).toMatchObject({ from, to, order: { via: 'xds' }, connections: { cut: [] } });
-  expect(done.order?.nack).toBeUndefined();
-  expect(done.order?.ackedAt).toBeDefined();
-  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
-  expect(await answers()).toBe(true);
+  await controller.call('POST', reset, { override: { by: 'jo', reason: 'the node goes down' } });
+  const done = await controller.phase(upgrade.id, ['Done']);
+  expect(await status).toBe(0);
+  expect(done.override).toMatchObject({ by: 'jo', reason: 'the node goes down' });
+  expect(done.connections?.cut.map((one) => one.peer)).toContain(peer);
+  expect(done.record?.map((entry) => entry.event)).toContain('override');
 });
 
-function served(listen: number, to: number): object[] {
-  const type = 'type.googleapis.com/';
-  return [
-    {
-      '@type': `${type}envoy.config.listener.v3.Listener`,
-      name: 'web',
-      address: { socket_address: { address: '127.0.0.1', port_value: listen } },
-      filter_chains: [
-        {
-          filters: [
-            {
-              name: 'envoy.filters.network.http_connection_manager',
-              typed_config: {
-                '@type': `${type}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`,
-                stat_prefix: 'web',
-                codec_type: 'AUTO',
-                rds: { route_config_name: 'web', config_source: { ads: {}, resource_api_version: 'V3' } },
-                http_filters: [
-                  {
-                    name: 'envoy.filters.http.router',
-                    typed_config: { '@type': `${type}envoy.extensions.filters.http.router.v3.Router` },
-                  },
-                ],
-              },
-            },
-          ],
-        },
-      ],
-    },
-    {
-      '@type': `${type}envoy.config.route.v3.RouteConfiguration`,
-      name: 'web',
-      virtual_hosts: [
-        { name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: 'upstream' } }] },
-      ],
-    },
-    {
-      '@type': `${type}envoy.config.cluster.v3.Cluster`,
-      name: 'upstream',
-      type: 'STATIC',
-      connect_timeout: '2s',
-      load_assignment: {
-        cluster_name: 'upstream',
-        endpoints: [
-          {
-            lb_endpoints: [{ endpoint: { address: { socket_address: { address: '127.0.0.1', port_value: to } } } }],
-          },
-        ],
-      },
-    },
-  ];
-}
+test('policy may reset at the deadline, and says so in the record', async () => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.40.0') });
+  const { controller, port } = mesh;
+  const { status } = await held(port, 300_000);
+  const policy = { ...POLICY, maxDrainMs: 1_500, atDeadline: 'reset' };
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.38.3'), policy);
+  const done = await controller.phase(upgrade.id, ['Done']);
+  expect(await status).toBe(0);
+  expect(done.override).toMatchObject({ by: 'policy' });
+  expect((done.resetAt ?? 0) - (done.drainStartedAt ?? 0)).toBeGreaterThanOrEqual(1_500);
+});
+
+test('a rollback flips back while the first drain goes on; both old epochs end, nothing is lost', async () => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
+  const { controller, port } = mesh;
+  const load = newConnections(port, 200);
+  const { status } = await held(port, 6_000);
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
+  await controller.phase(upgrade.id, ['Draining']);
+  // No upgrade made the first epoch: its agent tells what it was started from.
+  const back = await controller.call<UpgradeView>('POST', `/upgrades/${upgrade.id}/rollback`, { by: 'jo' });
+  const flipped = await controller.phase(back.id, ['Done', 'Failed']);
+  expect(flipped.failure).toBeUndefined();
+  expect(await status).toBe(200);
+  const rolledBack = await controller.phase(upgrade.id, ['RolledBack']);
+  expect(rolledBack.connections?.cut).toEqual([]);
+  expect((await controller.proxy('edge')).serving).toMatchObject({ epoch: 2, version: '1.38.3' });
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});

@@ -80,7 +80,19 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
       }));
   }
 
+  /** A push is answered by type and by stream: one item tells of all that came in one turn of the loop. */
+  const answered = new Set<string>();
+  const showAnswers = (proxy: string): void => {
+    if (agents.of(proxy).length === 0 || answered.has(proxy)) return;
+    answered.add(proxy);
+    setImmediate(() => {
+      answered.delete(proxy);
+      if (!stop.signal.aborted) showProxy(proxy);
+    });
+  };
+
   xds.events.on('ack', (event) => {
+    showAnswers(event.proxy);
     const order = orders.orderOf(event);
     if (order !== undefined) driver.orderAcked(event.proxy, event.epoch, order);
     if (event.kind === 'lds') {
@@ -92,7 +104,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     metrics.count('sluice_xds_nacks_total', { type: event.kind });
     const order = orders.orderOf(event);
     if (order !== undefined) driver.orderAcked(event.proxy, event.epoch, order, event.message);
-    if (agents.of(event.proxy).length > 0) showProxy(event.proxy);
+    showAnswers(event.proxy);
   });
 
   const guarded = (what: string, work: Promise<unknown>): void => {

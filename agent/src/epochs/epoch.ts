@@ -71,6 +71,8 @@ export class Epoch {
       slot,
       state: m.state,
       version: m.version,
+      binary: m.binary,
+      bootstrap: m.bootstrap,
       pid: m.pid,
       startedAt: m.startedAt,
       ...(m.drainingSince !== undefined && { drainingSince: m.drainingSince }),

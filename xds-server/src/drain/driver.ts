@@ -133,12 +133,10 @@ export class Driver {
     if (state.from === undefined || state.epoch === undefined || state.phase === 'Failed') {
       throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${state.phase}: there is nothing to flip back`);
     }
-    const all = await this.#options.store.upgrades({ proxy: state.proxy });
-    // What made the old epoch knows the path of its binary and its bootstrap; else its version has to do.
-    const maker = all.find((one) => one.state.epoch === state.oldEpoch && one.state.id !== id);
     const back = await this.create({
       proxy: state.proxy,
-      target: maker?.state.target ?? { to: state.from },
+      // An agent that does not tell its paths has to know the version by name.
+      target: state.fromTarget ?? { to: state.from },
       policy: state.policy,
       slot: state.slot,
       rollbackOf: id,
@@ -226,7 +224,11 @@ export class Driver {
     const first = active.find((state) => state.phase === 'Idle');
     if (first === undefined) return;
     const slot = this.#options.agents.choose(proxy, first.target.to, first.slot);
-    if (slot !== undefined) await this.event(first.id, { type: 'turn', slot });
+    if (slot === undefined) return;
+    const { binary, bootstrap } = this.#options.agents.serving(proxy) ?? {};
+    const fromTarget =
+      binary === undefined ? {} : { fromTarget: { to: binary, ...(bootstrap === undefined ? {} : { bootstrap }) } };
+    await this.event(first.id, { type: 'turn', slot, ...fromTarget });
   }
 
   /** Handles one event. Resolves when its step is stored and its commands are out. */

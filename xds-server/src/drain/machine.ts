@@ -89,7 +89,7 @@ export function step(
 
 function begin(turn: Turn, event: Of<'turn'>): void {
   if (turn.state.phase !== 'Idle') return;
-  turn.set({ slot: event.slot });
+  turn.set({ slot: event.slot, ...(event.fromTarget === undefined ? {} : { fromTarget: event.fromTarget }) });
   turn.phase('Preflight', `the agent of slot ${event.slot} checks ${turn.state.target.to}`);
   turn.command({ type: 'sendPreflight', slot: event.slot });
 }

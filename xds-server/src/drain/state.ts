@@ -25,6 +25,8 @@ export interface UpgradeState {
   readonly oldSlot?: string;
   /** Why the phase is what it is, for a person. */
   readonly reason: string;
+  /** What the serving epoch was started from, for a rollback. */
+  readonly fromTarget?: UpgradeTarget;
   readonly from?: string;
   readonly to?: string;
   readonly method?: string;
@@ -58,7 +60,7 @@ export interface UpgradeState {
 /** What happens to an upgrade. Events may come late, twice or in another order. */
 export type UpgradeEvent =
   /** It is this upgrade's turn: no older one of the proxy is before its Draining. `slot`: whom to order it from. */
-  | { readonly type: 'turn'; readonly slot: string }
+  | { readonly type: 'turn'; readonly slot: string; readonly fromTarget?: UpgradeTarget }
   /** An agent sent its whole list; `hello`: it is the first of a new link, so messages may have been lost before it. */
   | { readonly type: 'epochs'; readonly slot: string; readonly epochs: readonly EpochStatus[]; readonly hello: boolean }
   | {

@@ -2,23 +2,17 @@ import { mkdirSync } from 'node:fs';
 import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
 import { KeptSockets } from './broker/index.ts';
 import type { Epoch } from './epochs/epoch.ts';
-import { bringUp } from './epochs/handover.ts';
 import { signal as signalProcess } from './epochs/proc.ts';
 import { EpochRegistry } from './epochs/registry.ts';
 import { adopt } from './keeper/adopt.ts';
+import { boot } from './keeper/boot.ts';
 import { commandHandler } from './keeper/commands.ts';
-import {
-  type KeeperConfig,
-  knownVersions,
-  type ResolvedConfig,
-  resolveBinary,
-  resolveConfig,
-} from './keeper/config.ts';
+import { type KeeperConfig, knownVersions, type ResolvedConfig, resolveConfig } from './keeper/config.ts';
 import { announceEpochs, type KeeperContext } from './keeper/context.ts';
 import { Drains } from './keeper/drains.ts';
 import { Exclusive } from './keeper/exclusive.ts';
 import { keepListeners } from './keeper/kept.ts';
-import { planEpoch } from './keeper/plan.ts';
+import { openPeer } from './keeper/peer.ts';
 import { openStatus } from './keeper/status.ts';
 import { terminate } from './keeper/terminate.ts';
 import { Upgrades } from './keeper/upgrades.ts';
@@ -52,7 +46,7 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
   const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
   const context: KeeperContext = {
     config,
-    registry: new EpochRegistry(config.dir),
+    registry: new EpochRegistry(config.dir, config.shared),
     kept: new KeptSockets(),
     exclusive: new Exclusive(),
     log,
@@ -77,16 +71,19 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     drains.stop();
     for (const epoch of context.registry.all()) epoch.release();
     context.kept.closeAll();
-    await status.close();
+    await Promise.all([status.close(), peer?.close()]);
     ended.resolve();
   };
 
   let undoSignals = () => {};
+  let peer: { close(): Promise<void> } | undefined;
   let files = { close() {} };
   let sync: NodeJS.Timeout | undefined;
   try {
+    // First of all: an agent that has no right to this slot must not start an Envoy, which would take connections.
+    peer = await openPeer(context, drains);
     await adopt(context, drains, watch);
-    if (!context.registry.serving()) await firstEpoch(context, watch);
+    if (!context.registry.serving()) await boot(context, watch);
     if (!context.alone) {
       link = createLink({
         urls: config.controllers,
@@ -133,29 +130,6 @@ async function syncKept(context: KeeperContext): Promise<void> {
   await context.exclusive.run(async () => {
     if (context.registry.serving() === serving) await keepListeners(context, serving);
   });
-}
-
-async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
-  const { config, registry, kept, log, signal } = context;
-  const plan = await planEpoch(context, {
-    binary: resolveBinary(config.envoy, config.envoys),
-    bootstrap: config.bootstrap,
-    concurrency: config.concurrency,
-    restartEpoch: 0,
-  });
-  const { epoch, servingAt } = await bringUp({
-    plan,
-    predecessor: { kind: 'none' },
-    kept,
-    timeoutMs: config.startTimeoutMs,
-    signal,
-    log,
-    onLaunched: (launched) => registry.add(launched),
-  });
-  epoch.update({ servingSince: servingAt });
-  watch(epoch);
-  await keepListeners(context, epoch);
-  log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
 }
 
 /** A hot restart that this agent wants: the controller's to run when it is there, else our own. Queued behind another. */

@@ -1,6 +1,7 @@
 import type { Connection } from '@sluice/contract';
 import { shutdownSocket } from '../witnesses/close.ts';
 import { readKernel } from '../witnesses/kernel.ts';
+import { UnknownRequests } from '../witnesses/unknown-requests.ts';
 import { type DrainSources, STALE_AFTER_MS } from './drain-watch.ts';
 import type { Epoch } from './epoch.ts';
 import { isAlive } from './proc.ts';
@@ -9,6 +10,7 @@ import { isAlive } from './proc.ts';
 export function drainSources(epoch: Epoch, now: () => number): DrainSources {
   const { pid, listenAddresses = [], wasm } = epoch.meta;
   const { table } = epoch;
+  const unknown = new UnknownRequests();
   return {
     kernel: async () => {
       const at = now();
@@ -24,7 +26,9 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
     admin: async () => {
       const at = now();
       try {
+        const before = table.tally();
         const seen = await epoch.admin.downstream();
+        unknown.read(before, seen.requestsActive, now());
         return { witness: { name: 'admin', open: seen.open, at }, requestsActive: seen.requestsActive };
       } catch (error) {
         return { witness: { name: 'admin', at, why: (error as Error).message } };
@@ -43,6 +47,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections };
     },
     ...(!wasm && { kernelList: kernelLister(epoch) }),
+    unknownInFlight: () => unknown.bound(table.tally(), now()),
     close: (ids) => {
       if (wasm) table.close(ids);
       else for (const id of ids) shutdownSocket(pid, Number(id));

@@ -10,6 +10,8 @@ export interface DrainSources {
   readonly filter: () => { readonly witness: Witness; readonly connections: readonly Connection[] };
   /** Set where Envoy runs no filter: the connections as the kernel lists them. */
   readonly kernelList?: () => readonly Connection[];
+  /** Bound of the requests in flight that the filter does not know of, where it can be had exactly. */
+  readonly unknownInFlight?: () => number | undefined;
   /** Asks the filter to close these connections. */
   readonly close: (ids: readonly string[]) => void;
 }
@@ -110,7 +112,7 @@ export class DrainWatch {
     const [kernel, admin] = await Promise.all([sources.kernel(), sources.admin()]);
     const filter = sources.filter();
     const connections = sources.kernelList?.() ?? filter.connections;
-    const known = connections.reduce((sum, c) => sum + (c.inFlight ?? 0), 0);
+    const unknownInFlight = sources.unknownInFlight?.();
     const input = {
       now: this.#now(),
       policy: this.policy,
@@ -121,7 +123,7 @@ export class DrainWatch {
       staleAfterMs: STALE_AFTER_MS,
       ...(this.order && { order: this.order }),
       ...(this.orderAppliedAt !== undefined && { orderAppliedAt: this.orderAppliedAt }),
-      ...(admin.requestsActive !== undefined && { unknownInFlight: Math.max(0, admin.requestsActive - known) }),
+      ...(unknownInFlight !== undefined && { unknownInFlight }),
     };
     const verdict = computeVerdict(input);
     const idle = closableIdle(input);

@@ -35,9 +35,10 @@ export class Drains {
   }
 
   /** `old` does not accept any more. Idempotent; also resumes a drain that an earlier agent began. */
-  begin(old: Epoch, upgradeId: string, policy: DrainPolicy): void {
+  begin(old: Epoch, upgradeId: string, policy: DrainPolicy, authority = { alone: this.#context.alone }): void {
     if (old.drain) return;
-    const { now, log, alone } = this.#context;
+    const { now, log } = this.#context;
+    const { alone } = authority;
     if (old.meta.drainingSince === undefined) {
       const sources = old.sources(now);
       old.update({ state: 'draining', drainingSince: now(), endedBy: upgradeId, policy });
@@ -51,7 +52,7 @@ export class Drains {
       startedAt: old.meta.drainingSince ?? now(),
       policy,
       sources: old.sources(now),
-      onVerdict: (verdict) => this.#onVerdict(old, verdict),
+      onVerdict: (verdict) => this.#onVerdict(old, verdict, alone),
       log,
       now,
     });
@@ -125,8 +126,8 @@ export class Drains {
     this.apply(old, order, 'local');
   }
 
-  #onVerdict(old: Epoch, verdict: Verdict): void {
-    const { send, log, alone } = this.#context;
+  #onVerdict(old: Epoch, verdict: Verdict, alone: boolean): void {
+    const { send, log } = this.#context;
     const upgradeId = old.meta.endedBy ?? '';
     log('debug', 'verdict', { epoch: old.number, safe: verdict.safe, summary: verdict.summary });
     send({ type: 'verdict', upgradeId, epoch: old.number, verdict });

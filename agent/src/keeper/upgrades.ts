@@ -183,8 +183,9 @@ export class Upgrades {
       old: old.number,
       ms: now() - epoch.meta.startedAt,
     });
-    await independent;
-    await keepListeners(this.#context, epoch);
+    // A new epoch that dies in these two seconds is a crash, and answered as one: the upgrade itself has not failed.
+    await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
+    if (registry.serving() === epoch) await keepListeners(this.#context, epoch);
   }
 
   #reportServing(upgradeId: string, epoch: Epoch, old: Epoch | undefined, at: number): void {

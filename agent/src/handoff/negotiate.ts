@@ -1,0 +1,42 @@
+import type { SidecarsetVersions } from './sidecarset.ts';
+
+/** What a starting agent knows of itself. */
+export interface Mine {
+  readonly slot: string;
+  readonly versions?: SidecarsetVersions;
+}
+
+/** What the agent of the other slot says of itself. */
+export interface Peer {
+  readonly slot: string;
+  /** Its own version, when it lives in a SidecarSet. */
+  readonly version?: number;
+  /** Set while an epoch of it accepts. */
+  readonly serving?: { readonly epoch: number };
+  /** The next epoch number that neither of the two has used. */
+  readonly nextEpoch: number;
+}
+
+export type Role =
+  /** Nobody serves: start a first epoch. */
+  | { readonly role: 'first'; readonly epoch: number }
+  /** Take over from the peer's epoch. */
+  | { readonly role: 'new'; readonly epoch: number; readonly from: number }
+  /** The peer is the newer one: start nothing. */
+  | { readonly role: 'standby' }
+  /** An upgrade is under way and the peer that is to hand over has not been heard yet. */
+  | { readonly role: 'wait' };
+
+/**
+ * Which of two agents does what at its start. Both sides run it on the same facts and never both come out as the one that
+ * takes over: of two versions exactly one is larger, and without versions only one side has an epoch that serves.
+ */
+export function negotiate(mine: Mine, peer: Peer | undefined, nextEpoch = 0): Role {
+  const { own, alt } = mine.versions ?? { own: 0, alt: 0 };
+  if (peer === undefined) return alt !== 0 && own > alt ? { role: 'wait' } : { role: 'first', epoch: nextEpoch };
+  const epoch = Math.max(nextEpoch, peer.nextEpoch);
+  const theirs = peer.version ?? alt;
+  const older = mine.versions !== undefined && theirs !== 0 && own < theirs;
+  if (peer.serving) return older ? { role: 'standby' } : { role: 'new', epoch, from: peer.serving.epoch };
+  return older ? { role: 'standby' } : { role: 'first', epoch };
+}

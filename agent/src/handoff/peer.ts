@@ -1,0 +1,151 @@
+import { readdirSync } from 'node:fs';
+import { createServer, type IncomingMessage, request } from 'node:http';
+import { join } from 'node:path';
+import { SluiceError, toSluiceError } from '@sluice/contract';
+import type { Log } from '../log.ts';
+import { closeServer, SERVER_TIMEOUTS } from '../status/http.ts';
+import { listenOnSocket, removeSocket } from '../status/unix-listen.ts';
+import type { Peer } from './negotiate.ts';
+
+/** Version of what two agents of one proxy say to each other. */
+export const PEER_PROTOCOL = 1;
+const MAX_BODY_BYTES = 64 * 1024;
+const CALL_TIMEOUT_MS = 5_000;
+
+/** What the successor must know of the epoch that it takes over from. */
+export interface PeerEpoch {
+  readonly epoch: number;
+  readonly restartEpoch: number;
+  readonly socketPath: string;
+  readonly baseId: number;
+  readonly concurrency: number;
+  readonly version: string;
+  readonly binary: string;
+  readonly adminAddress: string;
+}
+
+export interface PeerState extends Peer {
+  readonly v: number;
+  readonly proxy: string;
+  readonly serving?: PeerEpoch;
+}
+
+/** The successor accepts: the receiver's epoch is the old one from now on. */
+export interface Served {
+  readonly epoch: number;
+  readonly from: number;
+  readonly upgradeId: string;
+}
+
+export interface PeerHandlers {
+  state(): PeerState;
+  /** The listeners of the serving epoch are about to be asked for. */
+  served(message: Served): Promise<void>;
+}
+
+export function peerSocket(shared: string, slot: string): string {
+  return join(shared, `peer-${slot}.sock`);
+}
+
+/** Serves `SHARED/peer-SLOT.sock`. Throws SLOT_TAKEN when another live agent has this slot. */
+export async function createPeerServer(
+  shared: string,
+  slot: string,
+  handlers: PeerHandlers,
+  log: Log,
+): Promise<{ close(): Promise<void> }> {
+  const path = peerSocket(shared, slot);
+  const server = createServer(SERVER_TIMEOUTS, (call, response) => {
+    const answer = async (): Promise<unknown> => {
+      if (call.method === 'GET' && call.url === '/v1/peer') return handlers.state();
+      if (call.method !== 'POST' || call.url !== '/v1/served') {
+        throw new SluiceError('INPUT_INVALID', `expected /v1/peer or /v1/served, found ${call.method} ${call.url}`);
+      }
+      const message = JSON.parse(await text(call)) as Partial<Served>;
+      if (
+        typeof message.epoch !== 'number' ||
+        typeof message.from !== 'number' ||
+        typeof message.upgradeId !== 'string'
+      ) {
+        throw new SluiceError('INPUT_INVALID', 'expected epoch, from and upgradeId, found another message');
+      }
+      await handlers.served({ epoch: message.epoch, from: message.from, upgradeId: message.upgradeId });
+      return {};
+    };
+    answer().then(
+      (body) => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(body)),
+      (thrown) => {
+        const error = toSluiceError(thrown);
+        log('warn', 'peer refused', { code: error.code, error: error.message });
+        response.writeHead(400, { 'content-type': 'application/json', connection: 'close' }).end(JSON.stringify(error));
+      },
+    );
+  });
+  server.maxConnections = 16;
+  await listenOnSocket(server, path);
+  return {
+    async close() {
+      await closeServer(server);
+      removeSocket(path);
+    },
+  };
+}
+
+/** The agent of another slot that answers, with the socket it answers on. Undefined when none does. */
+export async function findPeer(shared: string, slot: string): Promise<{ path: string; state: PeerState } | undefined> {
+  for (const name of socketsIn(shared)) {
+    if (name === `peer-${slot}.sock`) continue;
+    const path = join(shared, name);
+    try {
+      const state = (await call(path, 'GET', '/v1/peer')) as PeerState;
+      if (state.v !== PEER_PROTOCOL) {
+        throw new SluiceError('PROTOCOL_UNSUPPORTED', `expected a peer of protocol ${PEER_PROTOCOL}, found ${state.v}`);
+      }
+      return { path, state };
+    } catch (error) {
+      if (error instanceof SluiceError) throw error; // nobody listens: the file of a dead agent
+    }
+  }
+  return undefined;
+}
+
+export async function tellServed(path: string, message: Served): Promise<void> {
+  await call(path, 'POST', '/v1/served', message);
+}
+
+function socketsIn(shared: string): string[] {
+  try {
+    return readdirSync(shared).filter((name) => /^peer-.+\.sock$/.test(name));
+  } catch {
+    return [];
+  }
+}
+
+function call(socketPath: string, method: string, path: string, body?: unknown): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const out = request({ socketPath, method, path, signal, agent: false }, (response) => {
+      text(response).then((answer) => {
+        if (response.statusCode === 200) resolve(JSON.parse(answer));
+        else
+          reject(
+            new SluiceError('INPUT_INVALID', `expected the peer to accept ${path}, found: ${answer.slice(0, 300)}`),
+          );
+      }, reject);
+    });
+    out.on('error', reject);
+    out.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+async function text(message: IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  for await (const part of message) {
+    size += (part as Buffer).length;
+    if (size > MAX_BODY_BYTES)
+      throw new SluiceError('TOO_LARGE', `expected at most ${MAX_BODY_BYTES} bytes, found more`);
+    parts.push(part as Buffer);
+  }
+  return Buffer.concat(parts).toString('utf8');
+}

@@ -1,0 +1,119 @@
+import { SluiceError } from '@sluice/contract';
+import type { Epoch } from '../epochs/epoch.ts';
+import { type BroughtUp, bringUp, type EpochPlan, type Predecessor } from '../epochs/handover.ts';
+import { negotiate } from '../handoff/negotiate.ts';
+import { findPeer, type PeerEpoch, tellServed } from '../handoff/peer.ts';
+import { lastReserved } from '../handoff/reserve.ts';
+import { readSidecarsetVersions } from '../handoff/sidecarset.ts';
+import { resolveBinary } from './config.ts';
+import { announceEpochs, type KeeperContext } from './context.ts';
+import { keepListeners } from './kept.ts';
+import { planEpoch } from './plan.ts';
+
+/** How long an agent whose versions say "upgrade" waits for the peer that is to hand over. */
+const PEER_WAIT_MS = 30_000;
+
+/**
+ * What a keeper that adopted nothing starts with: a first epoch, or one that takes over from the agent of the other slot,
+ * or nothing, when that one is the newer.
+ */
+export async function boot(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
+  const { config, log } = context;
+  const { shared } = config;
+  if (shared === undefined) return firstEpoch(context, watch);
+  const versions = readSidecarsetVersions(process.env);
+  const mine = { slot: config.slot, ...(versions && { versions }) };
+  const deadline = context.now() + PEER_WAIT_MS;
+  for (let wait = 50; ; wait = Math.min(wait * 2, 1_000)) {
+    const peer = await findPeer(shared, config.slot);
+    const decided = negotiate(mine, peer?.state, lastReserved(shared) + 1);
+    log('info', 'epoch negotiated', {
+      role: decided.role,
+      peer: peer?.state.slot,
+      epoch: 'epoch' in decided ? decided.epoch : undefined,
+    });
+    if (decided.role === 'standby') return;
+    if (decided.role === 'new' && peer?.state.serving) return takeOver(context, watch, peer.path, peer.state.serving);
+    // The peer that was to hand over never came: nobody serves, so this one must.
+    if (decided.role === 'first' || context.now() > deadline) return firstEpoch(context, watch);
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    context.signal.throwIfAborted();
+  }
+}
+
+async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
+  const { config, log } = context;
+  const plan = await planEpoch(context, {
+    binary: resolveBinary(config.envoy, config.envoys),
+    bootstrap: config.bootstrap,
+    concurrency: config.concurrency,
+    restartEpoch: 0,
+  });
+  const { epoch } = await bring(context, plan, { kind: 'none' }, watch);
+  await keepListeners(context, epoch);
+  log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
+}
+
+async function takeOver(
+  context: KeeperContext,
+  watch: (epoch: Epoch) => void,
+  peer: string,
+  from: PeerEpoch,
+): Promise<void> {
+  const { config, log } = context;
+  if (from.baseId !== config.baseId) {
+    throw new SluiceError(
+      'PREFLIGHT_SHARED_MEMORY',
+      `expected base id ${from.baseId} as the peer has, found ${config.baseId}`,
+    );
+  }
+  const upgradeId = `slot-${config.slot}-${context.now().toString(36)}`;
+  const plan = await planEpoch(context, {
+    binary: resolveBinary(config.envoy, config.envoys),
+    bootstrap: config.bootstrap,
+    concurrency: from.concurrency, // pinned: accept queues are per worker
+    restartEpoch: from.restartEpoch + 1,
+    upgradeId,
+  });
+  const predecessor: Predecessor = {
+    kind: 'live',
+    // No pid: the peer may live in another PID namespace.
+    party: { epoch: from.restartEpoch, socketPath: from.socketPath },
+    number: from.epoch,
+    ownAdmin: from.adminAddress.startsWith('/') && plan.adminAddress !== from.adminAddress,
+  };
+  const { epoch, independent } = await bring(context, plan, predecessor, watch);
+  log('info', 'took over from the peer', { epoch: epoch.number, from: from.epoch, version: epoch.meta.version });
+  await tellServed(peer, { epoch: epoch.number, from: from.epoch, upgradeId });
+  await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
+  await keepListeners(context, epoch);
+}
+
+async function bring(
+  context: KeeperContext,
+  plan: EpochPlan,
+  predecessor: Predecessor,
+  watch: (epoch: Epoch) => void,
+): Promise<BroughtUp> {
+  const { registry, kept, config, signal, log } = context;
+  try {
+    const up = await bringUp({
+      plan,
+      predecessor,
+      kept,
+      timeoutMs: config.startTimeoutMs,
+      ...(context.launch && { launch: context.launch }),
+      signal,
+      log,
+      onLaunched: (launched) => registry.add(launched),
+    });
+    up.epoch.update({ servingSince: up.servingAt });
+    watch(up.epoch);
+    announceEpochs(context);
+    return up;
+  } catch (error) {
+    const dead = registry.get(plan.folder.epoch);
+    if (dead) registry.remove(dead);
+    throw error;
+  }
+}

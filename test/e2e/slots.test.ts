@@ -1,0 +1,88 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { newConnections } from '../harness/connects.ts';
+import { envoyBinary } from '../harness/envoy-bin.ts';
+import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
+import { meshResources } from '../harness/mesh.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
+
+let block: Block;
+let upstream: http.Server;
+let port: number;
+let base: Record<string, unknown>;
+const started: { keeper: KeeperProcess; dir: string }[] = [];
+
+beforeEach(async () => {
+  block = await claimBlock();
+  port = await block.port();
+  const upstreamPort = await block.port();
+  upstream = http.createServer((_, response) => response.end('done\n'));
+  upstream.keepAliveTimeout = 60_000;
+  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
+  const bootstrap = path.join(block.dir, 'envoy.json');
+  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(upstreamPort)));
+  const shared = path.join(block.dir, 'shared');
+  mkdirSync(shared);
+  base = {
+    proxy: 'edge',
+    bootstrap,
+    shared,
+    baseId: block.baseId(),
+    concurrency: 2,
+    policy: { http1: { silentIdleGraceMs: 1_000 } },
+  };
+});
+
+afterEach(async () => {
+  for (const { keeper, dir } of started.splice(0)) {
+    keeper.child.kill('SIGKILL');
+    await endEpochs(dir);
+  }
+  upstream.closeAllConnections();
+  upstream.close();
+  await block.release();
+});
+
+async function agent(name: string, slot: string, version: string): Promise<KeeperProcess> {
+  const dir = path.join(block.dir, name);
+  mkdirSync(dir, { recursive: true });
+  const keeper = await KeeperProcess.start({ ...base, dir, slot, envoy: await envoyBinary(version) });
+  started.push({ keeper, dir });
+  return keeper;
+}
+
+test('two slots flip twice: each new agent takes over from the other, nothing is lost, the old one empties', async () => {
+  const one = await agent('one', '1', '1.38.3');
+  const load = newConnections(port, 300);
+  const two = await agent('two', '2', '1.40.0');
+  expect((await two.serving()).version).toBe('1.40.0');
+  await one.line('old epoch reset');
+  expect(await one.epochs()).toEqual([]);
+  // The container of slot 1 is replaced: a new agent with an empty folder.
+  one.child.kill('SIGKILL');
+  await one.child.ended;
+  const three = await agent('three', '1', '1.39.3');
+  await two.line('old epoch reset');
+  const serving = await three.serving();
+  expect([serving.epoch, serving.version]).toEqual([2, '1.39.3']);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
+test('two agents that claim one slot: the second is refused by name, the first serves on', async () => {
+  const one = await agent('one', '1', '1.40.0');
+  await expect(agent('other', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|expected .*peer-1\.sock to be free/);
+  await expect(agent('one', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|to be free/);
+  expect((await one.serving()).epoch).toBe(0);
+});
+
+function staticBootstrap(upstreamPort: number): unknown {
+  const [listener, route, , endpoints] = meshResources(port, upstreamPort).map((r) => {
+    const { '@type': _, ...rest } = r as Record<string, unknown>;
+    return rest;
+  }) as Record<string, unknown>[];
+  const text = JSON.stringify(listener).replace(/"rds":\{.*?"V3"\}\}/, `"route_config":${JSON.stringify(route)}`);
+  const cluster = { name: 'up', type: 'STATIC', connect_timeout: '1s', load_assignment: endpoints };
+  return { static_resources: { listeners: [JSON.parse(text)], clusters: [cluster] } };
+}

@@ -34,7 +34,7 @@ export function parseDrainOrder(json: string): DrainOrder {
     v: 1,
     upgradeId: given.upgradeId,
     epoch: whole(given.epoch, 'epoch', 0),
-    version: whole(given.version, 'version', 1),
+    version: whole(given.version, 'version', 0),
     action: given.action,
     policy: parsePolicy(given.policy),
     cutoffAgeMs: whole(given.cutoffAgeMs, 'cutoffAgeMs', 0),

@@ -60,6 +60,7 @@ const report: fc.Arbitrary<Report> = fc.record({
   open: u32,
   openedTotal: count,
   closedTotal: count,
+  requestsEnded: count,
   records: fc.array(record, { maxLength: 20 }),
 });
 

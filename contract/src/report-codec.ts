@@ -68,6 +68,7 @@ export interface Report {
   readonly open: number;
   readonly openedTotal: number;
   readonly closedTotal: number;
+  readonly requestsEnded: number;
   readonly records: readonly ReportRecord[];
 }
 
@@ -235,6 +236,7 @@ export function decodeReport(bytes: Uint8Array): Report {
     open: r.u32('open'),
     openedTotal: r.count('openedTotal'),
     closedTotal: r.count('closedTotal'),
+    requestsEnded: r.count('requestsEnded'),
   };
   const count = r.u32('records');
   const records: ReportRecord[] = [];
@@ -318,6 +320,7 @@ export function encodeReport(report: Report): Uint8Array {
   w.u32(report.open);
   w.u64(report.openedTotal);
   w.u64(report.closedTotal);
+  w.u64(report.requestsEnded);
   w.u32(report.records.length);
   for (const record of report.records) writeRecord(w, record);
   return w.done();

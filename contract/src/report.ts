@@ -4,7 +4,7 @@
  *
  * Report: header, then `records` records, and nothing after them.
  *   header  magic 'SLR1' | u16 version=1 | u16 flags | u32 epoch | u32 seq | u64 vm | u64 nowNs | u64 orderVersion
- *           | u32 open | u64 openedTotal | u64 closedTotal | u32 records                                  (64 bytes)
+ *           | u32 open | u64 openedTotal | u64 closedTotal | u64 requestsEnded | u32 records              (72 bytes)
  *     flags  bit 0 = first part of a snapshot (the agent forgets what it knew of this VM), bit 1 = last part of it,
  *            bit 2 = a drain order is in force, bit 3 = tracking: the VM sends every change (without it a report is a
  *            counter-only heartbeat, and what the agent knew of single connections is stale), bit 4 = more: this report
@@ -12,9 +12,11 @@
  *     epoch  NOT_KNOWN while the node metadata could not be read.
  *     seq    grows by one with each report of the VM; a gap means that one was lost.
  *     vm     random; tells the VMs (one per worker thread, and two more) apart.
- *     orderVersion  of the newest order this VM was given, 0 = none.
+ *     orderVersion  of the newest order this VM was given; 0 = none, or one that the agent itself gave (see bit 2).
  *     open   counts this VM's open connections now; after the last part of a snapshot and after every later delta
  *            without `more` the agent's table of the VM must have as many, or it asks for a new snapshot.
+ *     requestsEnded  counts the requests that were part of some inFlight and ended. If it grew by n between two reports,
+ *            at least (sum of inFlight in the first) - n requests known to the filter were in flight all the time between.
  *   record  u8 kind, then
  *     1 open    u64 id | u64 openedAtNs | u8 protocol | u8 flags (bit 0 TLS) | str listener | str peer | str local
  *               | u32 inFlight (0xffffffff = not known) | u64 bytes | u64 lastActivityNs (0 = none)
@@ -31,7 +33,7 @@
  *   2 close       u64 id       close this connection (TCP close). The agent only names silent idle ones; the filter
  *                              refuses one that it knows to have a request in flight
  *   3 ackOrder    u64 version  the order of this version was received
- *   4 snapshot    -            send a snapshot: the agent lost its state
+ *   4 snapshot    -            send a snapshot, and the order again: the agent lost its state
  */
 export const REPORT_MAGIC = 'SLR1';
 export const REPLY_MAGIC = 'SLC1';

@@ -3,6 +3,8 @@ import { readFile } from 'node:fs/promises';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
+import { AdminConnection } from '@sluice/agent/witnesses/admin';
+import { UnknownRequests } from '@sluice/agent/witnesses/unknown-requests';
 import { type Connection, DEFAULT_POLICY, type DrainOrder, MAX_REPORT_BYTES } from '@sluice/contract';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { EPOCH, type Rig, rig, WEB } from './filter-rig.ts';
@@ -191,6 +193,20 @@ describe.each(['1.40.0', '1.36.4'])('the filter in Envoy %s', (version) => {
     expect(of(silent.peer)).not.toHaveProperty('inFlight');
     expect(of(silent.peer)).toMatchObject({ protocol: 'unknown' });
 
+    // Envoy counts two: the WebSocket, which the filter knows, and the request from before the order.
+    const admin = new AdminConnection(`127.0.0.1:${r.adminPort}`);
+    clients.push({ destroy: () => admin.close() });
+    const unknown = new UnknownRequests();
+    const bound = async (wanted: number) => {
+      const before = r.agent.table.tally();
+      expect(before.sinceOrder).toBe(5);
+      unknown.read(before, (await admin.downstream()).requestsActive, Date.now());
+      await r.agent.seen(`a bound of ${wanted}`, () =>
+        unknown.bound(r.agent.table.tally(), Date.now()) === wanted ? true : undefined,
+      );
+    };
+    await bound(1);
+
     const held = r.upstream.holding();
     const slow = one.get('/hold/1');
     await held;
@@ -205,6 +221,7 @@ describe.each(['1.40.0', '1.36.4'])('the filter in Envoy %s', (version) => {
     expect(await Promise.all(streams)).toEqual([200, 200, 200]);
     expect((await before).status).toBe(200);
     await Promise.all([seen(one.peer, (c) => c.inFlight === 0), seen(two.peer, (c) => c.inFlight === 0)]);
+    await bound(0);
 
     // An upgrade passes both HTTP parts and is one request.
     const late = await webSocket();

@@ -13,6 +13,8 @@ export let draining: bool = false;
 export let version: u64 = 0;
 /** Its JSON until the agent acknowledges it, then empty. */
 export let unacknowledged: ArrayBuffer = new ArrayBuffer(0);
+/** Its JSON, empty = no order yet (version 0 is one that the agent itself gave). */
+let newest: ArrayBuffer = new ArrayBuffer(0);
 
 const stop = String.UTF8.encode('stop');
 const drain = String.UTF8.encode('drain');
@@ -32,7 +34,7 @@ export function take(json: ArrayBuffer, epoch: u32): bool {
   const newVersion = object.integer('version');
   const action = object.text_('action');
   const isStop = same(action, stop);
-  if (forEpoch < 0 || newVersion <= 0 || (!isStop && !same(action, drain))) {
+  if (forEpoch < 0 || newVersion < 0 || (!isStop && !same(action, drain))) {
     warn('sluice: drain order ignored: epoch, version or action missing or wrong');
     return false;
   }
@@ -41,13 +43,19 @@ export function take(json: ArrayBuffer, epoch: u32): bool {
     return false;
   }
   // Each worker and each listener that uses the resource configures it once more: the same version is no news.
-  if (<u64>newVersion <= version) return false;
+  if (newest.byteLength > 0 && <u64>newVersion <= version) return false;
   version = <u64>newVersion;
   draining = !isStop;
+  newest = json;
   unacknowledged = json;
   return true;
 }
 
 export function acknowledge(acknowledged: u64): void {
   if (acknowledged == version) unacknowledged = new ArrayBuffer(0);
+}
+
+/** Relays the order once more: the agent is a new one. */
+export function repeat(): void {
+  unacknowledged = newest;
 }

@@ -205,6 +205,7 @@ function send(now: u64): void {
   writer.u32(table.openCount());
   writer.u64(table.openedTotal);
   writer.u64(table.closedTotal);
+  writer.u64(table.requestsEnded);
   const countAt = writer.size;
   writer.u32(0);
 
@@ -377,7 +378,9 @@ function obey(body: ArrayBuffer, now: u64): void {
       const version = r.u64();
       if (r.ok) order.acknowledge(version);
     } else if (command == 4) {
-      if (r.ok) needSnapshot = tracking;
+      if (!r.ok) return;
+      needSnapshot = tracking;
+      order.repeat();
     } else return;
     if (!r.ok) return;
   }

@@ -60,6 +60,7 @@ export class Connection {
   }
 
   endStream(upgrade: bool, at: u64): void {
+    requestsEnded++;
     if (this.streams > 0) this.streams--;
     if (upgrade && this.upgrades > 0) this.upgrades--;
     this.lastActivity = at;
@@ -71,6 +72,8 @@ const byId = new Map<u64, Connection>();
 
 export let openedTotal: u64 = 0;
 export let closedTotal: u64 = 0;
+/** Requests that were in some connection's `streams` and ended, however. */
+export let requestsEnded: u64 = 0;
 
 export function openCount(): u32 {
   return <u32>byContext.size;

@@ -45,6 +45,7 @@ function report(change: Partial<Report> = {}): Report {
     open: 0,
     openedTotal: 0,
     closedTotal: 0,
+    requestsEnded: 0,
     records: [],
     ...change,
   };
@@ -202,12 +203,13 @@ describe('FilterTable', () => {
       '[]',
       { ...order, epoch: 4 },
       { ...order, version: 'x' },
+      { ...order, version: -1 },
       { ...order, policy: 1 },
     ])
       expect(bring(typeof wrong === 'string' ? wrong : JSON.stringify(wrong)).some((c) => c.type === 'ackOrder')).toBe(
         false,
       );
-    expect(table.faults).toBe(7);
+    expect(table.faults).toBe(8);
     expect(table.order()).toEqual(order);
   });
 

@@ -9,6 +9,7 @@ import {
   toSluiceError,
 } from '@sluice/contract';
 import { VmTable } from './filter-vm.ts';
+import type { Tally, VmTally } from './unknown-requests.ts';
 
 /** A VM with nothing open is heard every 5 s, any other every second. */
 const VM_SILENT_MS = 15_000;
@@ -48,6 +49,8 @@ export class FilterTable {
   #held = 0;
   #interned = new Map<string, string>();
   #order: DrainOrder | undefined;
+  /** Version of the order that began the drain in force: from it on, no request begins unseen. */
+  #drainedBy: number | undefined;
   #subscribedUntil = 0;
   #lastHeardAt: number | undefined;
   #waiting = new Set<() => void>();
@@ -120,8 +123,20 @@ export class FilterTable {
 
   /** Every VM with connections applies this order version or a newer one. */
   orderReached(version: number): boolean {
-    for (const vm of this.#vms.values()) if (vm.open > 0 && vm.orderVersion < version) return false;
+    // Version 0, the agent's own order, is told from none by the flag.
+    const has = (vm: VmTable) =>
+      vm.orderVersion > version || (vm.orderVersion === version && (version > 0 || vm.draining));
+    for (const vm of this.#vms.values()) if (vm.open > 0 && !has(vm)) return false;
     return this.#vms.size > 0;
+  }
+
+  /** What each VM knows of requests; see UnknownRequests. */
+  tally(): Tally {
+    const vms = new Map<string, VmTally>();
+    for (const vm of this.#vms.values())
+      vms.set(vm.id, { inFlight: vm.inFlight(), ended: vm.requestsEnded, saidAt: vm.saidAt });
+    const drainedBy = this.#drainedBy;
+    return { vms, ...(drainedBy !== undefined && this.orderReached(drainedBy) && { sinceOrder: drainedBy }) };
   }
 
   /** Asks every VM to report each change from its next report on, for so long. */
@@ -200,8 +215,9 @@ export class FilterTable {
       return;
     }
     commands.push({ type: 'ackOrder', version: order.version });
-    if (order.version <= (this.#order?.version ?? 0)) return;
+    if (order.version <= (this.#order?.version ?? -1)) return;
     this.#order = order;
+    this.#drainedBy = order.action === 'drain' ? (this.#drainedBy ?? order.version) : undefined;
     this.onOrder(order);
   }
 

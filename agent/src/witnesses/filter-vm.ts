@@ -28,7 +28,11 @@ export class VmTable {
   open = 0;
   openedTotal = 0;
   closedTotal = 0;
+  requestsEnded = 0;
+  /** The VM's clock at its last report; the same clock as ours, for it is the same machine. */
+  saidAt = 0;
   orderVersion = 0;
+  draining = false;
   /** Until when the VM was told to track. */
   subscribedUntil = 0;
   #seq: number | undefined;
@@ -40,16 +44,28 @@ export class VmTable {
     this.#host = host;
   }
 
+  /** Requests in flight as of `saidAt`, of those that the filter knows; a lower bound while the table has gaps. */
+  inFlight(): number {
+    if (this.state !== 'complete') return 0;
+    let sum = 0;
+    for (const c of this.connections.values()) sum += c.inFlight ?? 0;
+    return sum;
+  }
+
   /** Takes a report of this VM; adds what must be asked of it to `commands`. Returns true when anything changed. */
   apply(report: Report, now: number, commands: Command[]): boolean {
     const inOrder = this.#seq === undefined || report.seq === (this.#seq + 1) >>> 0;
-    let changed = this.open !== report.open || this.orderVersion !== report.orderVersion;
+    let changed =
+      this.open !== report.open || this.orderVersion !== report.orderVersion || this.draining !== report.draining;
     this.#seq = report.seq;
     this.heardAt = now;
     this.open = report.open;
     this.openedTotal = report.openedTotal;
     this.closedTotal = report.closedTotal;
+    this.requestsEnded = report.requestsEnded;
+    this.saidAt = report.now;
     this.orderVersion = report.orderVersion;
+    this.draining = report.draining;
 
     if (!report.tracking) {
       changed ||= this.connections.size > 0;

@@ -8,7 +8,7 @@ export interface AckState {
   readonly version: string;
   /** Name -> version of every resource that was taken over its streams and not replaced or removed since. */
   readonly resources: ReadonlyMap<string, string>;
-  /** The last response was refused; the resources above are still in force. */
+  /** These were refused and not taken in another version since; the resources above are still in force. */
   readonly nacked?: { readonly message: string; readonly version: string; readonly names: readonly string[] };
 }
 
@@ -65,9 +65,10 @@ export class Acks {
       removed: plan.removed,
     };
     if (settled.ok) {
-      const resources = new Map([...(known?.resources ?? []), ...carried]);
+      const resources = new Map(settled.full ? carried : [...(known?.resources ?? []), ...carried]);
       for (const name of plan.removed) resources.delete(name);
-      states.set(kind, { version, resources });
+      const nacked = settled.full ? undefined : stillRefused(known?.nacked, [...carried.keys(), ...plan.removed]);
+      states.set(kind, { version, resources, ...(nacked === undefined ? {} : { nacked }) });
       return event;
     }
     const message = settled.message ?? '';
@@ -75,4 +76,11 @@ export class Acks {
     states.set(kind, { version: known?.version ?? '', resources: known?.resources ?? new Map(), nacked });
     return { ...event, message };
   }
+}
+
+/** An ACK of other resources says nothing of a refused one. */
+function stillRefused(nacked: AckState['nacked'], taken: readonly string[]): AckState['nacked'] {
+  if (nacked === undefined) return undefined;
+  const names = nacked.names.filter((name) => !taken.includes(name));
+  return names.length === 0 ? undefined : { ...nacked, names };
 }

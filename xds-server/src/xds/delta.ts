@@ -6,6 +6,10 @@ export class DeltaSubscription extends Subscription {
   /** Unsubscribed under a wildcard: the client must hear whether it still has them. */
   readonly #owed = new Set<string>();
 
+  constructor() {
+    super(false);
+  }
+
   request(request: Request): Settled | undefined {
     // An ACK or NACK counts for its own response only; names count whatever the nonce says.
     const settled =

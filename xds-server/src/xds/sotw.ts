@@ -6,7 +6,6 @@ import { type Plan, type Request, type Settled, Subscription, type View, WILDCAR
  * removed); for the other kinds it may hold the changed ones alone.
  */
 export class SotwSubscription extends Subscription {
-  readonly #full: boolean;
   /** The client has named something once: an empty list then means nothing, and no longer everything. */
   #explicit = false;
   #begun = false;
@@ -15,11 +14,6 @@ export class SotwSubscription extends Subscription {
   #refusedSet: string | undefined;
   /** Resources that the client was sent, so that one to be removed can be sent once more while its removal waits. */
   readonly #kept = new Map<string, Resource>();
-
-  constructor(full: boolean) {
-    super();
-    this.#full = full;
-  }
 
   request(request: Request): Settled | undefined {
     // A nonce that is not the last one belongs to a state that the client has not seen the end of; it will ask again.
@@ -57,7 +51,7 @@ export class SotwSubscription extends Subscription {
 
   plan(view: View): Plan | undefined {
     if (this.waiting || !this.#begun) return undefined;
-    return this.#full ? this.#planFull(view) : this.#planChanged(view);
+    return this.full ? this.#planFull(view) : this.#planChanged(view);
   }
 
   #planFull(view: View): Plan | undefined {
@@ -88,7 +82,7 @@ export class SotwSubscription extends Subscription {
   }
 
   protected remember(plan: Plan, before: Map<string, string | undefined>): void {
-    if (!this.#full) return;
+    if (!this.full) return;
     const names = new Set(plan.resources.map((resource) => resource.name));
     for (const [name, version] of [...this.has]) {
       if (names.has(name)) continue;
@@ -99,7 +93,7 @@ export class SotwSubscription extends Subscription {
 
   protected override refuse(plan: Plan): void {
     // Envoy applies the good ones of a refused set itself (listener_manager_impl.cc, cds_api_helper.cc).
-    if (this.#full) this.#refusedSet = setKey(plan.resources);
+    if (this.full) this.#refusedSet = setKey(plan.resources);
     else super.refuse(plan);
   }
 }

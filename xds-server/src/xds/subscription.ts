@@ -28,6 +28,8 @@ export interface Settled {
   /** What the client said of a refused response. */
   readonly message?: string;
   readonly plan: Plan;
+  /** The response was the whole state: what it did not hold is gone. */
+  readonly full: boolean;
 }
 
 export interface Request {
@@ -54,6 +56,8 @@ interface Outstanding {
 }
 
 export abstract class Subscription {
+  /** Its responses are the whole state. */
+  protected readonly full: boolean;
   protected readonly names = new Set<string>();
   protected wildcard = false;
   /** Name -> version that the client has, the response under way included. */
@@ -65,6 +69,10 @@ export abstract class Subscription {
   protected outstanding: Outstanding | undefined;
   /** A first response was given: an empty one says that there is nothing. */
   protected answered = false;
+
+  constructor(full: boolean) {
+    this.full = full;
+  }
 
   get waiting(): boolean {
     return this.outstanding !== undefined;
@@ -117,7 +125,7 @@ export abstract class Subscription {
     this.outstanding = undefined;
     if (error === undefined) {
       this.limit *= 2;
-      return { ok: true, plan };
+      return { ok: true, plan, full: this.full };
     }
     for (const [name, version] of before) {
       // Unsubscribed or forgotten since: the client has nothing, or needs it again.
@@ -126,7 +134,7 @@ export abstract class Subscription {
       else this.has.set(name, version);
     }
     this.refuse(plan);
-    return { ok: false, message: error, plan };
+    return { ok: false, message: error, plan, full: this.full };
   }
 
   protected refuse(plan: Plan): void {

@@ -57,13 +57,9 @@ export async function runUpgrade(stack: Stack, follower: Follower, to: string, d
   });
   // The old epoch accepts no more: what it holds now is all that it will ever hold.
   const { http, tls, tcp } = stack.targets;
-  let oldPorts = new Set<number>();
-  try {
-    oldPorts = clientPortsOf(old.pid, [http, tls, tcp]);
-  } catch {
-    // It has ended already.
-  }
   const oldPortsAt = Date.now();
+  // None: it has ended already.
+  const oldPorts = await clientPortsOf(old.pid, [http, tls, tcp]).catch(() => new Set<number>());
   const now = await stack.api.proxy(stack.proxy);
   stack.note(now);
   const fresh = now.epochs.find(({ epoch }) => epoch === draining.epoch);

@@ -9,8 +9,8 @@ it('names the client ports of the connections that a process has accepted, and n
   const accepted = new Promise<net.Socket>((resolve) => server.once('connection', resolve));
   const client = net.connect(port, '127.0.0.1');
   const socket = await accepted;
-  expect([...clientPortsOf(process.pid, [port])]).toEqual([client.localPort]);
-  expect([...clientPortsOf(process.pid, [port + 1])]).toEqual([]);
+  expect([...(await clientPortsOf(process.pid, [port]))]).toEqual([client.localPort]);
+  expect([...(await clientPortsOf(process.pid, [port + 1]))]).toEqual([]);
   client.destroy();
   socket.destroy();
   server.close();

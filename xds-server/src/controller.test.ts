@@ -196,10 +196,11 @@ describe('an upgrade over the real link', () => {
 
   it('flips back by another upgrade, and ends as RolledBack', async () => {
     const { agent, id } = await toDraining();
-    const { body: back } = await api<UpgradeView>('POST', `/upgrades/${id}/rollback`, { by: 'jo' });
+    const ask = () => api<UpgradeView>('POST', `/upgrades/${id}/rollback`, { by: 'jo' });
+    const [{ body: back }, { body: twin }] = await Promise.all([ask(), ask()]);
     expect(back).toMatchObject({ rollbackOf: id, target: { to: '1.38.3' } });
-    const again = await api<UpgradeView>('POST', `/upgrades/${id}/rollback`, {});
-    expect(again.body.id).toBe(back.id);
+    expect(twin.id).toBe(back.id);
+    expect((await ask()).body.id).toBe(back.id);
     await agent.next('preflight');
     agent.send(passed(back.id));
     await agent.next('start');
@@ -281,6 +282,27 @@ describe('a controller that was killed', () => {
     await restart(agent);
     await connect({ epochs: [epochStatus(1, 'serving', { upgradeId: id })] });
     await reaches(id, 'Done');
+  });
+
+  it('still ends as RolledBack when it was killed during the rollback', async () => {
+    const { agent, id } = await toDraining();
+    const { body: back } = await api<UpgradeView>('POST', `/upgrades/${id}/rollback`, {});
+    await agent.next('preflight');
+    agent.send(passed(back.id));
+    await agent.next('start');
+    agent.send({ ...served(back.id), epoch: 2, oldEpoch: 1 });
+    await reaches(back.id, 'Draining');
+    await restart(agent);
+    const again = await connect({
+      epochs: [
+        epochStatus(0, 'draining', { upgradeId: id, verdict: verdict(true) }),
+        epochStatus(1, 'draining', { upgradeId: back.id }),
+        epochStatus(2, 'serving', { upgradeId: back.id }),
+      ],
+    });
+    expect(await again.next('reset')).toMatchObject({ upgradeId: id, epoch: 0 });
+    again.send(ended(id));
+    await reaches(id, 'RolledBack');
   });
 
   it('still knows the proxies', async () => {

@@ -163,6 +163,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     ready: async () => {
       if (stop.signal.aborted) throw new SluiceError('CONTROLLER_AWAY', 'the controller closes');
       await store.ping();
+      return resourceError === undefined ? [] : [`resources: ${resourceError.message}; the last good set is served`];
     },
   });
   const links = new LinkServer(app.server, {

@@ -32,8 +32,8 @@ export interface AppParts {
   readonly metrics: Metrics;
   readonly policy: DrainPolicy;
   readonly proxy: (name: string) => ProxyView;
-  /** Rejects with the reason while the controller is not ready. */
-  readonly ready: () => Promise<void>;
+  /** Rejects with the reason while the controller is not ready; else what is wrong without being in the way. */
+  readonly ready: () => Promise<readonly string[]>;
   readonly now: () => number;
 }
 
@@ -72,8 +72,8 @@ export function createApp(parts: AppParts): FastifyInstance {
   app.get('/livez', async () => ({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     try {
-      await parts.ready();
-      return { status: 'ok' };
+      const warnings = await parts.ready();
+      return { status: 'ok', ...(warnings.length === 0 ? {} : { warnings }) };
     } catch (thrown) {
       return reply.code(503).send(apiError(thrown).toJSON());
     }
@@ -95,8 +95,7 @@ export function createApp(parts: AppParts): FastifyInstance {
 
       api.get('/upgrades', async () => {
         const stored = await store.upgrades({ limit: MAX_UPGRADES });
-        const items = await Promise.all(stored.map(async ({ state }) => (await driver.find(state.id)) ?? state));
-        return { items: items.map((state) => upgradeView(state)) };
+        return { items: stored.map(({ state }) => upgradeView(driver.current(state.id) ?? state)) };
       });
       api.post('/upgrades', async ({ body }, reply) => {
         const wish = read(create, body);
@@ -220,7 +219,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     for (const proxy of agents.proxies()) yield { kind: 'proxy', proxy: parts.proxy(proxy) };
     const stored = await store.upgrades({ limit: MAX_UPGRADES });
     for (const { state } of stored.slice().reverse()) {
-      yield { kind: 'upgrade', upgrade: upgradeView((await driver.find(state.id)) ?? state) };
+      yield { kind: 'upgrade', upgrade: upgradeView(driver.current(state.id) ?? state) };
     }
   }
 }

@@ -1,5 +1,5 @@
 import { METRICS, type MetricName, type MetricSpec, PHASES, type RecordEntry } from '@sluice/contract';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { UpgradeState } from '../drain/state.ts';
 import type { Agents } from '../link/agents.ts';
 import { isLiving } from '../link/agents.ts';
@@ -19,6 +19,8 @@ export class Metrics {
 
   constructor(sources: MetricSources) {
     const { agents } = sources;
+    // Memory, CPU, file descriptors and event loop of this process, under the names that dashboards know.
+    collectDefaultMetrics({ register: this.registry });
     this.#gauge('sluice_build_info', (gauge) => {
       gauge.set({ component: 'controller', version: sources.version, node_version: process.version }, 1);
     });

@@ -53,6 +53,7 @@ export class Driver {
   readonly #now: () => number;
   readonly #bounds: Bounds;
   readonly #live = new Map<string, Live>();
+  readonly #rollbacks = new Map<string, Promise<UpgradeState>>();
   #closed = false;
 
   constructor(options: DriverOptions) {
@@ -69,7 +70,18 @@ export class Driver {
       const seq = (await store.record(state.id)).length;
       this.#live.set(state.id, { state, version, seq, queue: Promise.resolve() });
     }
-    for (const id of this.#live.keys()) await this.event(id, { type: 'resumed' });
+    for (const id of [...this.#live.keys()]) {
+      await this.#resumeRollback(id);
+      await this.event(id, { type: 'resumed' });
+    }
+  }
+
+  /** A rollback concerns two upgrades, which are stored one after the other: what was between them is made good. */
+  async #resumeRollback(id: string): Promise<void> {
+    const state = this.#live.get(id)?.state;
+    if (state?.rollbackOf !== undefined) await this.event(state.rollbackOf, { type: 'rollback', rollbackId: id });
+    const back = state?.rollbackId === undefined ? undefined : await this.find(state.rollbackId);
+    if (back?.epoch !== undefined) await this.event(id, { type: 'rollbackServing' });
   }
 
   /** Under way, oldest first. */
@@ -78,6 +90,11 @@ export class Driver {
       .map((one) => one.state)
       .filter((state) => !isTerminal(state.phase) && (proxy === undefined || state.proxy === proxy))
       .sort((a, b) => a.createdAt - b.createdAt);
+  }
+
+  /** The state of an upgrade that is not over, verdicts included. */
+  current(id: string): UpgradeState | undefined {
+    return this.#live.get(id)?.state;
   }
 
   /** The newest known state, verdicts included. undefined: unknown. */
@@ -124,6 +141,12 @@ export class Driver {
 
   /** Asks for a flip back of an upgrade whose new epoch serves. Repeating it answers with the same upgrade. */
   async rollback(id: string, by: string): Promise<UpgradeState> {
+    const running = this.#rollbacks.get(id) ?? this.#rollback(id, by).finally(() => this.#rollbacks.delete(id));
+    this.#rollbacks.set(id, running);
+    return running;
+  }
+
+  async #rollback(id: string, by: string): Promise<UpgradeState> {
     const state = await this.#require(id);
     if (state.rollbackId !== undefined) return this.#require(state.rollbackId);
     if (state.phase === 'Idle' || state.phase === 'Preflight' || state.phase === 'Starting') {
@@ -276,17 +299,17 @@ export class Driver {
     live.state = result.state;
     for (const command of result.commands) this.#run(result.state, command);
     if (result.state !== before) this.#announce(result.state, entries);
-    if (before.phase !== result.state.phase) await this.#phaseChanged(result.state);
+    if (before.phase !== result.state.phase) this.#phaseChanged(result.state);
+    if (isTerminal(result.state.phase) && !isLeftover(result.state)) {
+      clearTimeout(live.timer);
+      this.#live.delete(result.state.id);
+    }
     this.#arm(result.state.id);
   }
 
-  async #phaseChanged(state: UpgradeState): Promise<void> {
+  #phaseChanged(state: UpgradeState): void {
     if (state.phase === 'Draining' && state.rollbackOf !== undefined) {
       void this.event(state.rollbackOf, { type: 'rollbackServing' });
-    }
-    if (isTerminal(state.phase) && !isLeftover(state)) {
-      clearTimeout(this.#live.get(state.id)?.timer);
-      this.#live.delete(state.id);
     }
     if (state.phase !== 'Preflight' && state.phase !== 'Starting')
       queueMicrotask(() => void this.giveTurns(state.proxy));

@@ -184,10 +184,17 @@ describe('an old epoch that ended unseen', () => {
     const { state } = run([hello(lists('u1').over)], draining);
     expect(state).toMatchObject({ phase: 'Done', connections: { old: 1, drained: 0, cut: [{ id: '7' }] } });
   });
-  it('is not inferred from another slot, nor from a list that only precedes the agent’s own word', () => {
+  it('is seen from any list of its own agent, and not from another slot’s', () => {
     const other: UpgradeEvent = { type: 'epochs', slot: '2', epochs: [], hello: true };
+    expect(run([other], draining).state.phase).toBe('Draining');
     const list: UpgradeEvent = { type: 'epochs', slot: '1', epochs: lists('u1').over, hello: false };
-    expect(run([other, list], draining).state.phase).toBe('Draining');
+    expect(run([list], draining).state.phase).toBe('Done');
+    const crashed = [epochStatus(0, 'crashed'), epochStatus(1, 'serving')];
+    expect(run([{ ...list, epochs: crashed } as UpgradeEvent], draining).state.phase).toBe('Done');
+  });
+  it('leaves the agent’s own account in force when it came first', () => {
+    const list: UpgradeEvent = { type: 'epochs', slot: '1', epochs: lists('u1').over, hello: false };
+    expect(run([reset, list], draining).state.connections).toMatchObject({ old: 2, drained: 2, cut: [] });
   });
 });
 

@@ -270,7 +270,8 @@ function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): void {
   if (state.oldEpoch === undefined || state.resetAt !== undefined) return;
   if (event.slot !== (state.oldSlot ?? state.slot)) return;
   const old = event.epochs.find((epoch) => epoch.epoch === state.oldEpoch);
-  const over = old?.state === 'crashed' || (event.hello && (old === undefined || old.state === 'ended'));
+  // The agent sends its account of a reset before the list without the epoch: a list alone means that it just ended.
+  const over = old === undefined || old.state === 'crashed' || old.state === 'ended';
   if (over) {
     const cut = (state.verdict?.held ?? []).filter((one) => one.protected).map((one) => one.connection);
     const total = state.verdict?.total ?? 0;
@@ -287,7 +288,7 @@ function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): void {
   }
   if (!event.hello) return;
   resume(turn);
-  if (old?.verdict !== undefined) hearVerdict(turn, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
+  if (old.verdict !== undefined) hearVerdict(turn, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
 }
 
 /** After the agent or its link was gone in Starting: does the new epoch serve, is it on its way, or unknown there? */

@@ -150,7 +150,8 @@ export interface Bounds {
 export const DEFAULT_BOUNDS: Bounds = {
   idle: 600_000,
   preflight: 60_000,
-  starting: 120_000,
+  // Longer than the agent's own bound, whose error says more.
+  starting: 150_000,
   abort: 30_000,
   retry: 5_000,
   retryMax: 60_000,

@@ -55,7 +55,8 @@ const SCHEMAS = {
   serving: z.looseObject({
     upgradeId: id,
     epoch: epochNumber,
-    oldEpoch: epochNumber,
+    // -1: its agent does not know any more what it replaced.
+    oldEpoch: z.number().int(),
     from: z.string(),
     to: z.string(),
     at: instant,

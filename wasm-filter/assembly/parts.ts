@@ -3,6 +3,7 @@
 import * as abi from './abi';
 import { same } from './bytes';
 import { TopLevel } from './json';
+import * as outbox from './outbox';
 import * as reporter from './reporter';
 import * as table from './table';
 import { Connection } from './table';
@@ -99,12 +100,12 @@ export function connected(context: u32): void {
   );
   connection.tls = abi.hasProperty(tlsPath);
   table.add(connection);
-  reporter.touched(connection);
+  outbox.touched(connection);
 }
 
 export function disconnected(context: u32, by: u8): void {
   const connection = table.remove(context);
-  if (connection !== null) reporter.closed(connection, by);
+  if (connection !== null) outbox.closed(connection, by);
 }
 
 export function requestBegan(context: u32): void {
@@ -117,7 +118,7 @@ export function requestBegan(context: u32): void {
   if (connection === null) return;
   stream.connection = connection;
   connection.beginStream(stream.upgrade, protocolOf(abi.property(protocolPath)), abi.now());
-  reporter.touched(connection);
+  outbox.touched(connection);
 }
 
 /** Envoy's words: HTTP/1.0, HTTP/1.1, HTTP/2, HTTP/3. */
@@ -135,7 +136,7 @@ export function streamed(context: u32, bytes: u32): void {
   if (connection === null) return;
   connection.bytes += <u64>bytes;
   connection.lastActivity = abi.now();
-  reporter.touched(connection);
+  outbox.touched(connection);
 }
 
 /** A context of any kind is gone. */
@@ -146,7 +147,7 @@ export function deleted(context: u32): void {
     const connection = stream.connection;
     if (connection === null) return;
     connection.endStream(stream.upgrade, abi.now());
-    if (connection.open) reporter.touched(connection);
+    if (connection.open) outbox.touched(connection);
     return;
   }
   if (roots.has(context)) {

@@ -1,6 +1,6 @@
 import type { Connection } from '@sluice/contract';
 import { shutdownSocket } from '../witnesses/close.ts';
-import { readKernel } from '../witnesses/kernel.ts';
+import { type KernelView, KernelWitness } from '../witnesses/kernel.ts';
 import { UnknownRequests } from '../witnesses/unknown-requests.ts';
 import { type DrainSources, STALE_AFTER_MS } from './drain-watch.ts';
 import type { Epoch } from './epoch.ts';
@@ -8,14 +8,15 @@ import { isAlive } from './proc.ts';
 
 /** The witnesses of one old epoch, each with its word or why it can not be heard. */
 export function drainSources(epoch: Epoch, now: () => number): DrainSources {
-  const { pid, listenAddresses = [], wasm } = epoch.meta;
+  const { pid, wasm } = epoch.meta;
+  const readKernel = kernelReader(epoch);
   const { table } = epoch;
   const unknown = new UnknownRequests();
   return {
     kernel: async () => {
       const at = now();
       try {
-        return { name: 'kernel', open: readKernel(pid, listenAddresses).open, at };
+        return { name: 'kernel', open: readKernel().open, at };
       } catch (error) {
         // No process holds no socket.
         return isAlive(epoch.process)
@@ -46,7 +47,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       }
       return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections };
     },
-    ...(!wasm && { kernelList: kernelLister(epoch) }),
+    ...(!wasm && { kernelList: kernelLister(epoch, readKernel) }),
     unknownInFlight: () => unknown.bound(table.tally(), now()),
     close: (ids) => {
       if (wasm) table.close(ids);
@@ -55,17 +56,30 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
   };
 }
 
+/** One witness for all looks: it remembers what an epoch that accepts no more can hold. */
+function kernelReader(epoch: Epoch): () => KernelView {
+  let addresses = epoch.meta.listenAddresses;
+  let witness = new KernelWitness(epoch.meta.pid, addresses ?? []);
+  return () => {
+    if (epoch.meta.listenAddresses !== addresses) {
+      addresses = epoch.meta.listenAddresses;
+      witness = new KernelWitness(epoch.meta.pid, addresses ?? []);
+    }
+    return witness.read();
+  };
+}
+
 /**
  * The connections of an Envoy without the filter, as the kernel lists them: the socket's inode for an id, and no more
  * known than whether its listener speaks HTTP. One of a listener that is not known to be all HTTP counts as TCP.
  */
-function kernelLister(epoch: Epoch): () => Connection[] {
+function kernelLister(epoch: Epoch, readKernel: () => KernelView): () => Connection[] {
   const firstSeen = new Map<number, number>();
   return () => {
-    const { pid, listenAddresses = [], httpAddresses = [] } = epoch.meta;
-    let sockets: ReturnType<typeof readKernel>['sockets'];
+    const { httpAddresses = [] } = epoch.meta;
+    let sockets: KernelView['sockets'];
     try {
-      sockets = readKernel(pid, listenAddresses).sockets;
+      sockets = readKernel().sockets;
     } catch {
       sockets = [];
     }

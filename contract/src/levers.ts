@@ -7,7 +7,7 @@ import type { Protocol } from './connections.ts';
 export type LeverName =
   /** Pressure file -> reduce_timeouts scaling the maximum connection duration; an age cut-off. */
   | 'age-pressure'
-  /** The filter closes a silent idle connection on the agent's command, after its grace. */
+  /** A silent idle connection is closed after its grace, on the agent's word. */
   | 'idle-close'
   /** Nothing is done: it is waited for, or cut at the reset as policy says. */
   | 'wait';
@@ -78,7 +78,7 @@ export const LEVERS: readonly LeverRow[] = [
     states: ['idle'],
     lever: 'idle-close',
     effect:
-      'left alone for policy’s grace and told to leave by its next response; closed by the filter when it stays silent',
+      'left alone for policy’s grace and told to leave by its next response; closed when it stays silent, by the filter or, on an Envoy without V8, by the agent through the kernel',
     racy: true,
     evidence: {
       kind: 'measured',

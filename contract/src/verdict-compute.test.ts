@@ -142,6 +142,21 @@ describe('computeVerdict', () => {
     expect(closableIdle(fresh)).toEqual([]);
   });
 
+  it('judges the kernel’s own list where Envoy runs no filter', () => {
+    const now = START + 2 * GRACE;
+    const witnesses: Witness[] = [
+      { name: 'filter', at: now, why: 'this Envoy is built without V8' },
+      { name: 'admin', open: 2, at: now },
+      { name: 'kernel', open: 2, at: now },
+    ];
+    const listed = [connection('unknown', { id: '11' }), connection('tcp', { id: '12' })];
+    const given = input(listed, { now, witnesses, listedBy: 'kernel' });
+    expect(computeVerdict(given)).toMatchObject({ safe: false, total: 2, protected: 1 });
+    expect(closableIdle(given)).toEqual(['11']);
+    // Envoy counts a request (or an upgrade, which counts as one): any of the unknown ones may hold it.
+    expect(closableIdle({ ...given, unknownInFlight: 1 })).toEqual([]);
+  });
+
   it('never trusts the filter alone', () => {
     const verdict = computeVerdict(input([], { witnesses: [{ name: 'filter', open: 0, at: START + 1_000 }] }));
     expect(verdict.safe).toBe(false);
@@ -212,6 +227,7 @@ const anyInput: fc.Arbitrary<VerdictInput> = fc
     connections: fc.array(anyConnection, { maxLength: 6 }),
     unknownInFlight: optional(fc.integer({ min: 0, max: 2 })),
     agree: fc.boolean(),
+    listedBy: optional(fc.constant('kernel' as const)),
     witnesses: fc.uniqueArray(
       fc.record({
         name: fc.constantFrom<Witness['name']>('filter', 'admin', 'kernel'),
@@ -237,6 +253,7 @@ const anyInput: fc.Arbitrary<VerdictInput> = fc
       open: g.agree ? g.connections.length : open,
       at: g.now - age,
     })),
+    listedBy: g.listedBy,
     unknownInFlight: g.unknownInFlight,
     staleAfterMs: 3_000,
   }));

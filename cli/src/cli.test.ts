@@ -1,0 +1,350 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import {
+  type Connection,
+  DEFAULT_POLICY,
+  encodeLine,
+  type ProxyView,
+  type RecordEntry,
+  type UpgradeView,
+  type WatchItem,
+} from '@sluice/contract';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { keeperFields } from './commands/agent/run.ts';
+import { controllerFields } from './commands/controller.ts';
+import { exitCodeRows } from './lib/failure.ts';
+import type { Io } from './lib/io.ts';
+import { formatSpan, parseDuration } from './lib/time.ts';
+import { buildProgram, runProgram } from './program.ts';
+import { apply, EMPTY } from './view/model.ts';
+import { treeLines } from './view/tree.ts';
+
+const NOW = 1_000_000;
+const connection: Connection = {
+  epoch: 1,
+  id: '7',
+  peer: '10.0.0.1:5\u001b[2J',
+  local: '10.0.0.2:80',
+  listener: 'in',
+  protocol: 'upgrade',
+  openedAt: NOW,
+};
+const held = { connection, protected: true, reason: 'upgrade' as const };
+const verdict = {
+  safe: false,
+  summary: 'one WebSocket is left',
+  at: NOW,
+  total: 2,
+  protected: 1,
+  held: [held],
+  witnesses: [],
+  pastDeadline: false,
+};
+const proxy: ProxyView = {
+  proxy: 'edge',
+  connected: true,
+  agents: [],
+  epochs: [
+    { epoch: 1, slot: '1', state: 'draining', version: '1.38.3', pid: 1, startedAt: NOW, drainingSince: NOW, verdict },
+    { epoch: 2, slot: '1', state: 'serving', version: '1.40.0', pid: 2, startedAt: NOW },
+  ],
+  serving: { epoch: 2, version: '1.40.0', slot: '1' },
+  upgrades: ['u1'],
+  xds: [],
+};
+const upgrade = (change: Partial<UpgradeView> = {}): UpgradeView => ({
+  id: 'u1',
+  proxy: 'edge',
+  phase: 'Draining',
+  reason: 'one WebSocket is left',
+  target: { to: '1.40.0' },
+  policy: DEFAULT_POLICY,
+  createdAt: NOW,
+  phaseSince: NOW,
+  verdict,
+  ...change,
+});
+const record = (seq: number, phase: UpgradeView['phase']): RecordEntry => ({
+  upgradeId: 'u1',
+  proxy: 'edge',
+  seq,
+  at: NOW,
+  phase,
+  event: 'phase',
+  text: `now ${phase}`,
+});
+
+/** Answers by `METHOD path`; a function makes a stream of watch items. */
+let routes: Record<string, { status?: number; body?: unknown; watch?: readonly WatchItem[] }>;
+let requests: { at: string; body: unknown }[];
+let server: Server;
+let url: string;
+let folder: string;
+
+beforeEach(async () => {
+  routes = {};
+  requests = [];
+  folder = mkdtempSync(join(tmpdir(), 'sluice-cli-'));
+  server = createServer(async (request, response) => {
+    const at = `${request.method} ${request.url}`;
+    requests.push({ at, body: await bodyOf(request) });
+    const route = routes[at];
+    if (route?.watch !== undefined) {
+      response.writeHead(200);
+      response.end(route.watch.map((item) => encodeLine(item)).join(''));
+      return;
+    }
+    response.writeHead(route === undefined ? 404 : (route.status ?? 200), { 'content-type': 'application/json' });
+    response.end(JSON.stringify(route?.body ?? { code: 'SLUICE_PROXY_UNKNOWN', message: `no ${at}`, hint: 'look' }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+});
+afterEach(() => {
+  server.close();
+  server.closeAllConnections();
+  rmSync(folder, { recursive: true });
+});
+
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  let text = '';
+  for await (const chunk of request) text += chunk;
+  return text === '' ? undefined : JSON.parse(text);
+}
+
+async function run(...args: string[]): Promise<{ exit: number; out: string; err: string }> {
+  let out = '';
+  let err = '';
+  const sink = (take: (text: string) => void): Writable =>
+    new Writable({
+      write(chunk, _encoding, done) {
+        take(String(chunk));
+        done();
+      },
+    });
+  const io: Io = {
+    out: sink((text) => {
+      out += text;
+    }),
+    err: sink((text) => {
+      err += text;
+    }),
+    env: {},
+    interrupted: () => new AbortController().signal,
+    programName: 'sluice',
+  };
+  process.env.SLUICE_CONTROLLER = url;
+  const exit = await runProgram(args, io);
+  return { exit, out, err };
+}
+
+test('get prints a table, a tree, JSON, YAML and names', async () => {
+  routes['GET /api/v1/proxies'] = { body: { items: [proxy] } };
+  routes['GET /api/v1/proxies/edge'] = { body: proxy };
+  routes['GET /api/v1/upgrades'] = { body: { items: [upgrade()] } };
+  expect((await run('get')).out).toMatch(/^PROXY .*\nedge +connected +1\.40\.0 +2 +Draining +1/);
+  const tree = await run('get', 'edge');
+  expect(tree.out).toContain('epoch 1  1.38.3  draining');
+  expect(tree.out).toContain('10.0.0.1:5?[2J  upgrade');
+  expect(JSON.parse((await run('get', '-o', 'json')).out).items[0].proxy).toBe('edge');
+  expect((await run('get', '-o', 'yaml')).out).toContain('- proxy: edge');
+  expect((await run('get', '-o', 'name')).out).toBe('edge\n');
+});
+
+test('an error of the API is one line with its code, and its exit code', async () => {
+  const { exit, err } = await run('get', 'other');
+  expect(exit).toBe(4);
+  expect(err).toBe('error: SLUICE_PROXY_UNKNOWN: no GET /api/v1/proxies/other (look)\n');
+});
+
+test('a controller that is away exits 8', async () => {
+  expect((await run('get', '--controller', 'http://127.0.0.1:1')).exit).toBe(8);
+  expect((await run('get', '--controller', 'ftp://x')).exit).toBe(2);
+  routes['GET /api/v1/proxies'] = { status: 502, body: '<html>' };
+  expect((await run('get')).exit).toBe(8);
+});
+
+test('upgrade sends target and policy, and --wait follows the record to its end', async () => {
+  writeFileSync(join(folder, 'policy.yaml'), 'maxDrainMs: 1000\n');
+  const done = upgrade({ phase: 'Done', reason: 'all drained', record: [record(1, 'Draining'), record(2, 'Done')] });
+  routes['POST /api/v1/upgrades'] = { status: 201, body: upgrade({ phase: 'Idle' }) };
+  routes['GET /api/v1/upgrades/u1'] = { body: upgrade({ record: [record(1, 'Draining')] }) };
+  routes['GET /api/v1/watch'] = { watch: [{ kind: 'synced' }] };
+  // The first watch breaks off; by the second the upgrade has ended.
+  server.on('request', (request) => {
+    if (request.url !== '/api/v1/watch') return;
+    routes['GET /api/v1/watch'] = { watch: [{ kind: 'synced' }, { kind: 'record', record: record(2, 'Done') }] };
+    if (requests.filter((r) => r.at.endsWith('/watch')).length > 0) routes['GET /api/v1/upgrades/u1'] = { body: done };
+  });
+  const args = ['upgrade', 'edge', '--to', '1.40.0', '--policy', join(folder, 'policy.yaml'), '--wait'];
+  const { exit, out } = await run(...args);
+  expect(exit).toBe(0);
+  expect(out.match(/now Draining/g)).toHaveLength(1);
+  expect(out.match(/now Done/g)).toHaveLength(1);
+  expect(requests[0]?.body).toEqual({ proxy: 'edge', to: '1.40.0', policy: { maxDrainMs: 1000 } });
+});
+
+test('a failed upgrade exits by what failed', async () => {
+  const failed = upgrade({ phase: 'Failed', failure: { code: 'SLUICE_PREFLIGHT_BOOTSTRAP', message: 'bad' } });
+  routes['POST /api/v1/upgrades'] = { status: 201, body: upgrade() };
+  routes['GET /api/v1/upgrades/u1'] = { body: failed };
+  routes['GET /api/v1/watch'] = { watch: [{ kind: 'synced' }] };
+  expect((await run('upgrade', 'edge', '--to', 'x', '--wait')).exit).toBe(6);
+});
+
+test('an upgrade that does not end in time exits 9 and says where it is', async () => {
+  routes['POST /api/v1/upgrades'] = { status: 201, body: upgrade() };
+  routes['GET /api/v1/upgrades/u1'] = { body: upgrade() };
+  routes['GET /api/v1/watch'] = { watch: [{ kind: 'synced' }] };
+  const { exit, err } = await run('upgrade', 'edge', '--to', 'x', '--wait', '--timeout', '300ms');
+  expect(exit).toBe(9);
+  expect(err).toContain('Draining: one WebSocket is left');
+});
+
+test('a misspelt policy field is refused before anything is sent', async () => {
+  writeFileSync(join(folder, 'policy.yaml'), 'maxDrain: 1000\n');
+  const { exit, err } = await run('upgrade', 'edge', '--to', 'x', '--policy', join(folder, 'policy.yaml'));
+  expect(exit).toBe(2);
+  expect(err).toContain('policy.maxDrain: no such field');
+  expect(requests).toEqual([]);
+});
+
+test('explain says why, and what a reset would cut', async () => {
+  const item = {
+    upgradeId: 'u1',
+    phase: 'Draining',
+    safe: false,
+    why: ['one WebSocket is left'],
+    held: [held],
+    wouldCut: [held],
+    total: 1,
+    protected: 1,
+    witnesses: [],
+    hint: 'wait',
+  };
+  routes['GET /api/v1/proxies/edge/explain'] = { body: { proxy: 'edge', summary: 'not yet safe', items: [item] } };
+  const { out } = await run('explain', 'edge');
+  expect(out).toContain('A reset now would cut 1:');
+  expect(out).not.toContain('\u001b');
+});
+
+test('check exits by the first check that failed', async () => {
+  const checks = [
+    { name: 'binary', ok: true, found: '1.40.0' },
+    { name: 'memory', ok: false, found: '3 MB', code: 'SLUICE_PREFLIGHT_MEMORY', hint: 'free some' },
+  ];
+  routes['POST /api/v1/proxies/edge/check'] = { body: { proxy: 'edge', ok: false, checks } };
+  const { exit, out } = await run('check', 'edge', '--to', '1.40.0');
+  expect(exit).toBe(6);
+  expect(out).toContain('memory   FAILED   3 MB     free some');
+});
+
+test('reset, abort and rollback find the upgrade by its proxy; an override needs a reason', async () => {
+  routes['GET /api/v1/upgrades'] = {
+    body: { items: [upgrade({ id: 'u0', phase: 'Done', createdAt: NOW + 1 }), upgrade()] },
+  };
+  for (const verb of ['reset', 'abort', 'rollback']) routes[`POST /api/v1/upgrades/u1/${verb}`] = { body: upgrade() };
+  expect((await run('reset', 'edge', '--override')).exit).toBe(2);
+  expect((await run('reset', 'edge', '--override', '--reason', 'must', '--by', 'me')).exit).toBe(0);
+  expect(requests.at(-1)?.body).toEqual({ override: { by: 'me', reason: 'must' } });
+  expect((await run('abort', 'edge')).exit).toBe(0);
+  expect((await run('rollback', 'u1')).exit).toBe(0);
+  expect((await run('abort', 'other')).exit).toBe(4);
+});
+
+test('connections names them', async () => {
+  const body = { proxy: 'edge', items: [connection], truncated: true };
+  routes['GET /api/v1/proxies/edge/connections?limit=1000&epoch=1'] = { body };
+  const { out, err } = await run('connections', 'edge', '--epoch', '1', '-o', 'name');
+  expect(out).toBe('1/7\n');
+  expect(err).toContain('only the first 1');
+});
+
+test('wrong usage exits 2', async () => {
+  expect((await run('nothing')).exit).toBe(2);
+  expect((await run('upgrade', 'edge')).exit).toBe(2);
+  expect((await run('get', '-o', 'xml')).exit).toBe(2);
+  expect((await run('agent', 'wait', '--dir', folder, '--timeout', 'soon')).exit).toBe(2);
+  expect((await run('--help')).exit).toBe(0);
+});
+
+test('agent wait gives an agent that is not there its time, then exits 9', async () => {
+  expect((await run('agent', 'wait', '--dir', folder, '--timeout', '100ms')).exit).toBe(9);
+  expect((await run('agent', 'status', '--dir', folder)).exit).toBe(8);
+});
+
+test('a config file is checked by name and by value', async () => {
+  const file = join(folder, 'agent.yaml');
+  for (const [text, message] of [
+    ['proxi: x', 'proxi: no such option'],
+    ['baseId: many', 'baseId: expected a whole number'],
+    ['proxy: [a, b]', 'proxy: expected --proxy <name>'],
+    ['proxy: x\n  y: 1', 'agent.yaml'],
+    ['- a', 'expected an object'],
+    ['proxy: x\nslot: 2\ndir: d\nbaseId: 3', 'expected --envoy'],
+  ]) {
+    writeFileSync(file, text ?? '');
+    const { exit, err } = await run('agent', '--config', file);
+    expect(exit).toBe(2);
+    expect(err).toContain(message);
+  }
+});
+
+test('options become the fields of keeper and controller', async () => {
+  const given = {
+    proxy: 'p',
+    dir: 'd',
+    envoy: 'e',
+    bootstrap: 'b',
+    controller: ['http://a:1,http://b:2'],
+    logLevel: 'info',
+  } as const;
+  expect(await keeperFields(given)).toEqual({
+    proxy: 'p',
+    slot: '1',
+    dir: 'd',
+    envoy: 'e',
+    bootstrap: 'b',
+    controllers: ['http://a:1', 'http://b:2'],
+  });
+  expect(await controllerFields({ listen: ':1', tokens: { p: 't' }, logLevel: 'warn' })).toEqual({
+    apiAddress: ':1',
+    tokens: { p: 't' },
+    logLevel: 'warn',
+  });
+});
+
+test('the tree redraws from what the watch told, newest upgrade first', () => {
+  let model = EMPTY;
+  for (const item of [
+    { kind: 'proxy', proxy },
+    { kind: 'upgrade', upgrade: upgrade() },
+    { kind: 'upgrade', upgrade: upgrade({ id: 'u2', createdAt: NOW + 5 }) },
+    { kind: 'synced' },
+  ] as WatchItem[]) {
+    model = apply(model, item).model;
+  }
+  const lines = treeLines(model, NOW + 5_000);
+  expect(lines[0]).toBe('edge  serves 1.40.0');
+  expect(lines.findIndex((l) => l.includes('u2'))).toBeLessThan(lines.findIndex((l) => l.includes('u1')));
+  expect(treeLines(EMPTY, 0)).toEqual(['connecting']);
+});
+
+test('durations are read and written', () => {
+  expect(parseDuration('1h30m')).toBe(5_400_000);
+  for (const bad of ['', '5', '5 s', 's', '99999999h']) expect(() => parseDuration(bad)).toThrow();
+  expect([0, 999, 61_000, 3_600_000, 90_000_000].map(formatSpan)).toEqual(['0ms', '999ms', '1m1s', '1h', '1d1h']);
+});
+
+test('docs/cli.md names every command and every exit code with its errors', () => {
+  const text = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8');
+  for (const { exit, codes } of exitCodeRows()) {
+    expect(text).toContain(`| ${exit} | ${codes.map((c) => `\`${c}\``).join(', ')} |`);
+  }
+  const program = buildProgram(() => undefined);
+  for (const command of program.commands) expect(text).toContain(`sluice ${command.name()}`);
+});

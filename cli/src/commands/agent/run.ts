@@ -1,0 +1,156 @@
+import { type PolicyPatch, SluiceError } from '@sluice/contract';
+import { Command, Option } from 'commander';
+import { applyConfigFile, configOption } from '../../lib/config-file.ts';
+import { readObject, readText } from '../../lib/files.ts';
+import { type LogLevel, logOption } from '../../lib/log.ts';
+import { dirOption, duration, needDir, whole } from '../../lib/options.ts';
+import type { Plan } from '../../program.ts';
+
+interface Options {
+  readonly proxy?: string;
+  readonly slot?: string;
+  readonly dir?: string;
+  readonly shared?: string;
+  readonly envoy?: string;
+  readonly envoys?: string;
+  readonly bootstrap?: string;
+  readonly controller?: readonly string[];
+  readonly xds?: string;
+  readonly token?: string;
+  readonly tokenFile?: string;
+  readonly baseId?: number;
+  readonly concurrency?: number;
+  readonly statusAddress?: string;
+  readonly policy?: string | PolicyPatch;
+  readonly watch?: readonly string[];
+  readonly startTimeout?: number;
+  readonly terminationDrain?: number;
+  readonly logLevel: LogLevel;
+}
+
+export function keeperCommand(plan: Plan): Command {
+  const command: Command = new Command('agent')
+    .description('keep the Envoys of one proxy: start, upgrade, drain, and relaunch after a crash')
+    .addOption(new Option('--proxy <name>', 'name of the proxy; the node id of its Envoys').env('SLUICE_PROXY'))
+    .addOption(new Option('--slot <slot>', 'which of the agents of the proxy this is (default: 1)').env('SLUICE_SLOT'))
+    .addOption(dirOption())
+    .addOption(new Option('--shared <folder>', 'folder shared with the agent of the other slot').env('SLUICE_SHARED'))
+    .addOption(
+      new Option('--envoy <version>', 'Envoy to start with: a version below --envoys, or a path').env('SLUICE_ENVOY'),
+    )
+    .addOption(new Option('--envoys <folder>', 'folder with VERSION/envoy').env('SLUICE_ENVOYS'))
+    .addOption(new Option('--bootstrap <file>', "Envoy's bootstrap, YAML or JSON").env('SLUICE_BOOTSTRAP'))
+    .addOption(
+      new Option('--controller <url...>', "controllers' API addresses, tried in turn; none: decide alone").env(
+        'SLUICE_CONTROLLER',
+      ),
+    )
+    .addOption(new Option('--xds <host:port>', "the controller's xDS address as Envoy reaches it").env('SLUICE_XDS'))
+    .addOption(new Option('--token <token>', 'proves this agent to the controller').env('SLUICE_TOKEN'))
+    .addOption(new Option('--token-file <file>', 'the same, out of a file').env('SLUICE_TOKEN_FILE').conflicts('token'))
+    .addOption(
+      new Option('--base-id <number>', "Envoy's --base-id (default: made of the folder)")
+        .env('SLUICE_BASE_ID')
+        .argParser(whole(0, 214_748_364)),
+    )
+    .addOption(
+      new Option('--concurrency <number>', "Envoy's worker threads, the same for all epochs (default: the cores)")
+        .env('SLUICE_CONCURRENCY')
+        .argParser(whole(1, 1_024)),
+    )
+    .addOption(
+      new Option('--status-address <host:port>', 'serve /livez, /readyz and /metrics there').env(
+        'SLUICE_STATUS_ADDRESS',
+      ),
+    )
+    .addOption(new Option('--policy <file>', 'drain policy to lay over the default, YAML or JSON').env('SLUICE_POLICY'))
+    .addOption(
+      new Option('--watch <file...>', 'further files whose change is a reason for a hot restart').env('SLUICE_WATCH'),
+    )
+    .addOption(
+      new Option('--start-timeout <duration>', 'longest time for a new epoch to serve (default: 2m)')
+        .env('SLUICE_START_TIMEOUT')
+        .argParser(duration),
+    )
+    .addOption(
+      new Option('--termination-drain <duration>', 'longest drain on SIGTERM (default: 10m)')
+        .env('SLUICE_TERMINATION_DRAIN')
+        .argParser(duration),
+    )
+    .addOption(logOption())
+    .addOption(configOption());
+  return command.action(() =>
+    plan(async (io) => {
+      await applyConfigFile(command);
+      const options = command.opts<Options>();
+      const config = await keeperFields(options);
+      // Only here: a keeper is no small thing to load, and nothing else of the command needs one.
+      const [{ startKeeper }, { jsonLog }] = await Promise.all([
+        import('@sluice/agent/keeper'),
+        import('@sluice/agent/log'),
+      ]);
+      const log = jsonLog(options.logLevel, (line) => io.err.write(line), { proxy: config.proxy, slot: config.slot });
+      const keeper = await startKeeper({ ...config, log });
+      await keeper.done;
+      return 0;
+    }),
+  );
+}
+
+/** The keeper's configuration, all but its log. Throws CONFIG_INVALID for what is missing. */
+export async function keeperFields(options: Options) {
+  const need = (value: string | undefined, flag: string): string => {
+    if (value !== undefined && value !== '') return value;
+    throw new SluiceError('CONFIG_INVALID', `expected ${flag}, found none`, {
+      hint: `give it by ${flag}, in --config, or by SLUICE_${flag.slice(2).toUpperCase()}`,
+    });
+  };
+  const policy = typeof options.policy === 'string' ? await readObject(options.policy, '--policy') : options.policy;
+  const token = options.tokenFile === undefined ? options.token : readText(options.tokenFile, '--token-file').trim();
+  const optional = {
+    shared: options.shared,
+    envoys: options.envoys,
+    xds: options.xds,
+    token,
+    baseId: options.baseId,
+    concurrency: options.concurrency,
+    statusAddress: options.statusAddress,
+    policy: policy as PolicyPatch | undefined,
+    watch: options.watch && splitList(options.watch),
+    startTimeoutMs: options.startTimeout,
+    terminationDrainMs: options.terminationDrain,
+  };
+  return {
+    proxy: need(options.proxy, '--proxy'),
+    slot: options.slot ?? '1',
+    dir: needDir(options),
+    envoy: need(options.envoy, '--envoy'),
+    bootstrap: need(options.bootstrap, '--bootstrap'),
+    controllers: controllerUrls(options.controller ?? []),
+    ...(Object.fromEntries(Object.entries(optional).filter(([, v]) => v !== undefined)) as Defined<typeof optional>),
+  };
+}
+
+type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
+
+/** From the environment a list comes as one text. */
+function splitList(values: readonly string[]): string[] {
+  return [values]
+    .flat(2)
+    .flatMap((v) => v.split(','))
+    .map((v) => v.trim())
+    .filter((v) => v !== '');
+}
+
+function controllerUrls(values: readonly string[]): string[] {
+  const urls = splitList(values);
+  for (const url of urls) {
+    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
+      throw new SluiceError(
+        'CONFIG_INVALID',
+        `--controller: expected a URL http://host:port, found ${JSON.stringify(url)}`,
+      );
+    }
+  }
+  return urls;
+}

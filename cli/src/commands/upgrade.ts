@@ -1,0 +1,59 @@
+import { type PolicyPatch, parsePolicy } from '@sluice/contract';
+import { Command } from 'commander';
+import { readObject } from '../lib/files.ts';
+import { followUpgrade } from '../lib/follow.ts';
+import { print } from '../lib/io.ts';
+import { client, controllerOption, timeoutOption } from '../lib/options.ts';
+import { type Format, outputOption } from '../lib/output.ts';
+import type { Plan } from '../program.ts';
+import { printUpgrade } from '../view/upgrade.ts';
+import { target } from './check.ts';
+
+interface Options {
+  readonly to: string;
+  readonly bootstrap?: string;
+  readonly policy?: string;
+  readonly slot?: string;
+  readonly wait?: boolean;
+  readonly timeout: number;
+  readonly controller: string;
+  readonly output: Format;
+}
+
+export function upgradeCommand(plan: Plan): Command {
+  return new Command('upgrade')
+    .description('upgrade a proxy to another Envoy, by a new epoch')
+    .argument('<proxy>')
+    .requiredOption('--to <version>', 'Envoy version, or path of a binary where the agent runs')
+    .option('--bootstrap <file>', 'another bootstrap, where the agent runs')
+    .option('--policy <file>', 'drain policy to lay over the default, YAML or JSON')
+    .option('--slot <slot>', 'whose agent starts the new epoch (default: chosen by the controller)')
+    .option('--wait', 'until it has ended')
+    .addOption(timeoutOption('30m'))
+    .addOption(controllerOption())
+    .addOption(outputOption())
+    .action((proxy: string, options: Options) =>
+      plan(async (io) => {
+        const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
+        const api = client(options);
+        const upgrade = await api.create({
+          proxy,
+          ...target(options),
+          ...(policy !== undefined && { policy }),
+          ...(options.slot !== undefined && { slot: options.slot }),
+        });
+        if (options.wait === true) return followUpgrade(io, api, upgrade, options);
+        if (!(await printUpgrade(io, options.output, upgrade))) {
+          print(io, `upgrade ${upgrade.id} of ${proxy} has begun; follow it by: sluice get ${proxy} -w`);
+        }
+        return 0;
+      }),
+    );
+}
+
+/** Checked here too, so that a misspelt field is told before anything is sent. */
+async function readPolicy(file: string): Promise<PolicyPatch> {
+  const patch = await readObject(file, '--policy');
+  parsePolicy(patch);
+  return patch as PolicyPatch;
+}

@@ -10,10 +10,11 @@ export class SotwSubscription extends Subscription {
   #explicit = false;
   #begun = false;
   #lastNonce = '';
-  /** Full kinds: the set that was refused; not sent again as it is. */
-  #refusedSet: string | undefined;
-  /** Resources that the client was sent, so that one to be removed can be sent once more while its removal waits. */
-  readonly #kept = new Map<string, Resource>();
+  /**
+   * Full kinds: the set that was sent last, taken or not. Of a refused set a client may have taken a part (Envoy takes the
+   * good ones: listener_manager_impl.cc, cds_api_helper.cc), so any other set is sent, even the one from before.
+   */
+  readonly #last = new Map<string, Resource>();
 
   request(request: Request): Settled | undefined {
     // A nonce that is not the last one belongs to a state that the client has not seen the end of; it will ask again.
@@ -40,13 +41,9 @@ export class SotwSubscription extends Subscription {
     if (added.length > 0) this.answered = false;
     if (!wildcard) {
       this.forget(dropped);
-      for (const name of [...this.has.keys()]) if (!next.has(name)) this.#drop(name);
+      for (const name of [...this.has.keys()]) if (!next.has(name)) this.has.delete(name);
+      for (const name of [...this.#last.keys()]) if (!next.has(name)) this.#last.delete(name);
     }
-  }
-
-  #drop(name: string): void {
-    this.has.delete(name);
-    this.#kept.delete(name);
   }
 
   plan(view: View): Plan | undefined {
@@ -57,10 +54,9 @@ export class SotwSubscription extends Subscription {
   #planFull(view: View): Plan | undefined {
     const target = [...this.wanted(view)];
     const names = new Set(target.map((resource) => resource.name));
-    const gone = [...this.has.keys()].filter((name) => !names.has(name));
-    if (view.holdRemovals) target.push(...gone.map((name) => this.#kept.get(name)!));
-    const same = target.every((r) => this.holds(r)) && (view.holdRemovals || gone.length === 0);
-    if (this.answered && (same || setKey(target) === this.#refusedSet)) return undefined;
+    if (view.holdRemovals) for (const [name, resource] of this.#last) if (!names.has(name)) target.push(resource);
+    const same = target.length === this.#last.size && target.every((r) => this.#last.get(r.name)?.version === r.version);
+    if (this.answered && same) return undefined;
     return { resources: target, removed: [], target };
   }
 
@@ -78,7 +74,8 @@ export class SotwSubscription extends Subscription {
   override sent(plan: Plan, nonce: string): void {
     super.sent(plan, nonce);
     this.#lastNonce = nonce;
-    for (const resource of plan.resources) this.#kept.set(resource.name, resource);
+    this.#last.clear();
+    if (this.full) for (const resource of plan.resources) this.#last.set(resource.name, resource);
   }
 
   protected remember(plan: Plan, before: Map<string, string | undefined>): void {
@@ -87,20 +84,11 @@ export class SotwSubscription extends Subscription {
     for (const [name, version] of [...this.has]) {
       if (names.has(name)) continue;
       before.set(name, version);
-      this.#drop(name);
+      this.has.delete(name);
     }
   }
 
   protected override refuse(plan: Plan): void {
-    // Envoy applies the good ones of a refused set itself (listener_manager_impl.cc, cds_api_helper.cc).
-    if (this.full) this.#refusedSet = setKey(plan.resources);
-    else super.refuse(plan);
+    if (!this.full) super.refuse(plan);
   }
-}
-
-function setKey(resources: readonly Resource[]): string {
-  return resources
-    .map((resource) => resource.id)
-    .sort((a, b) => a - b)
-    .join();
 }

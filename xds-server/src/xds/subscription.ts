@@ -52,7 +52,7 @@ interface Outstanding {
   readonly nonce: string;
   readonly plan: Plan;
   /** What the client had before of the names in the response; undefined = nothing. */
-  readonly before: ReadonlyMap<string, string | undefined>;
+  readonly before: Map<string, string | undefined>;
 }
 
 export abstract class Subscription {
@@ -113,6 +113,7 @@ export abstract class Subscription {
     for (const name of names) {
       this.has.delete(name);
       this.refused.delete(name);
+      this.outstanding?.before.delete(name);
     }
   }
 
@@ -128,8 +129,6 @@ export abstract class Subscription {
       return { ok: true, plan, full: this.full };
     }
     for (const [name, version] of before) {
-      // Unsubscribed or forgotten since: the client has nothing, or needs it again.
-      if (!this.has.has(name)) continue;
       if (version === undefined) this.has.delete(name);
       else this.has.set(name, version);
     }

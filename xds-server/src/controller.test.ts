@@ -313,6 +313,53 @@ describe('a controller that was killed', () => {
   });
 });
 
+describe('a drain that an agent began by itself', () => {
+  const alone = (upgradeId?: string) => [
+    epochStatus(0, 'draining', upgradeId === undefined ? {} : { upgradeId }),
+    epochStatus(1, 'serving'),
+  ];
+
+  it('is taken over, once, and ended by the same rules', async () => {
+    const agent = await connect({ epochs: alone('local-1') });
+    expect(await agent.next('drain')).toMatchObject({ order: { upgradeId: 'local-1', epoch: 0, version: 1 } });
+    agent.send({ type: 'epochs', epochs: alone('local-1') });
+    agent.send({ type: 'verdict', upgradeId: 'local-1', epoch: 0, verdict: verdict(true) });
+    expect(await agent.next('reset')).toMatchObject({ upgradeId: 'local-1', epoch: 0 });
+    agent.send(ended('local-1'));
+    expect(await reaches('local-1', 'Done')).toMatchObject({ from: '1.38.3', to: '1.40.0', epoch: 1, oldEpoch: 0 });
+    const { body } = await api<{ items: UpgradeView[] }>('GET', '/upgrades');
+    expect(body.items).toHaveLength(1);
+  });
+
+  it('is taken over from a controller whose state was lost', async () => {
+    const { agent, id } = await toDraining();
+    await controller.close();
+    await agent.ended;
+    await start({ state: join(folder, 'other.db') });
+    const again = await connect({ epochs: during(id) });
+    expect(await again.next('drain')).toMatchObject({ order: { upgradeId: id, epoch: 0 } });
+  });
+
+  it('is not made of an upgrade that is on its way', async () => {
+    const { agent, id } = await begin();
+    await agent.next('preflight');
+    agent.send(passed(id));
+    await agent.next('start');
+    agent.send({ type: 'epochs', epochs: during(id) });
+    agent.send(served(id));
+    await reaches(id, 'Draining');
+    const { body } = await api<{ items: UpgradeView[] }>('GET', '/upgrades');
+    expect(body.items.map((one) => one.id)).toEqual([id]);
+  });
+
+  it('gets a name of its own when its agent knows none', async () => {
+    const agent = await connect({ epochs: alone() });
+    const { order } = await agent.next('drain');
+    agent.send({ type: 'verdict', upgradeId: '', epoch: 0, verdict: verdict(true) });
+    expect(await agent.next('reset')).toMatchObject({ upgradeId: order.upgradeId });
+  });
+});
+
 describe('the API', () => {
   it.each([
     ['GET', '/proxies/nobody', undefined, 404, 'SLUICE_PROXY_UNKNOWN'],

@@ -50,6 +50,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     agents,
     orders,
     log,
+    policy: config.policy,
     onUpgrade: (state) => hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) }),
     onRecord: (record, state) => {
       metrics.record(record, state);

@@ -1,8 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import {
   type AgentMessage,
+  DEFAULT_POLICY,
   type DrainOrder,
   type DrainPolicy,
+  type EpochStatus,
   isTerminal,
   type RecordEntry,
   SluiceError,
@@ -13,6 +15,7 @@ import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
 import { nextWake, step } from './machine.ts';
+import { buildOrder } from './orders.ts';
 import { type Bounds, type Command, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
 
 /** Where drain orders go: the xDS server. */
@@ -28,6 +31,8 @@ export interface DriverOptions {
   readonly log: Log;
   readonly now?: () => number;
   readonly bounds?: Bounds;
+  /** For a drain that an agent began by itself. */
+  readonly policy?: DrainPolicy;
   /** Ended upgrades kept per proxy. */
   readonly keep?: number;
   readonly onUpgrade?: (state: UpgradeState) => void;
@@ -53,6 +58,7 @@ export class Driver {
   readonly #now: () => number;
   readonly #bounds: Bounds;
   readonly #live = new Map<string, Live>();
+  readonly #adopting = new Set<string>();
   readonly #rollbacks = new Map<string, Promise<UpgradeState>>();
   #closed = false;
 
@@ -116,7 +122,7 @@ export class Driver {
     }
     const now = this.#now();
     const state: UpgradeState = {
-      id: `${now.toString(36)}-${randomBytes(4).toString('hex')}`,
+      id: this.#newId(now),
       proxy: wish.proxy,
       target: wish.target,
       policy: wish.policy,
@@ -350,8 +356,59 @@ export class Driver {
 
   async #epochs(proxy: string, slot: string, hello: boolean): Promise<void> {
     const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
+    for (const epoch of epochs) if (epoch.state === 'draining') await this.#adopt(proxy, slot, epoch);
     const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
     for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
+  }
+
+  /**
+   * Takes over a drain that no upgrade knows of: begun by an agent while no controller was there, or known to one whose
+   * state is lost. Without this its old epoch would wait for a reset that nobody authorises.
+   */
+  async #adopt(proxy: string, slot: string, old: EpochStatus): Promise<void> {
+    const known = [...this.#live.values()].some(
+      ({ state }) => state.proxy === proxy && (state.oldEpoch === old.epoch || state.id === old.upgradeId),
+    );
+    const key = JSON.stringify([proxy, old.epoch]);
+    if (known || this.#adopting.has(key) || this.#closed) return;
+    this.#adopting.add(key);
+    try {
+      const now = this.#now();
+      const serving = this.#options.agents.serving(proxy);
+      const taken = old.upgradeId === undefined || (await this.#options.store.upgrade(old.upgradeId)) !== undefined;
+      const reason = `epoch ${old.epoch} (${old.version}) drains by its agent's own decision`;
+      const found: UpgradeState = {
+        id: taken ? this.#newId(now) : (old.upgradeId as string),
+        proxy,
+        target: { to: serving?.binary ?? serving?.version ?? 'unknown' },
+        policy: this.#options.policy ?? DEFAULT_POLICY,
+        createdAt: old.drainingSince ?? now,
+        phase: 'Draining',
+        phaseSince: now,
+        reason,
+        attempts: 0,
+        slot,
+        oldSlot: slot,
+        oldEpoch: old.epoch,
+        from: old.version,
+        ...(serving === undefined ? {} : { epoch: serving.epoch, to: serving.version }),
+      };
+      const state = { ...found, order: buildOrder(found, old.epoch, now) };
+      const entries = this.#entries(state, 0, [{ phase: 'Draining', event: 'adopted', text: reason }]);
+      const { version } = await this.#options.store.insertUpgrade(state, entries);
+      this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
+      this.#announce(state, entries);
+      await this.event(state.id, { type: 'resumed' });
+      if (old.verdict !== undefined) {
+        await this.event(state.id, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
+      }
+    } finally {
+      this.#adopting.delete(key);
+    }
+  }
+
+  #newId(now: number): string {
+    return `${now.toString(36)}-${randomBytes(4).toString('hex')}`;
   }
 
   /** An agent speaks only for the upgrades of its own proxy. */

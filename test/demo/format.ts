@@ -31,3 +31,10 @@ export function paint(colours: boolean): Paint {
   const wrap = (code: number) => (text: string) => (colours ? `\x1b[${code}m${text}\x1b[0m` : text);
   return { bold: wrap(1), dim: wrap(2), good: wrap(32), bad: wrap(31), accent: wrap(36) };
 }
+
+/** Cut to `width` visible characters; colour codes do not count, and are all kept. */
+export function fit(line: string, width: number): string {
+  let visible = 0;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape character is what is looked for
+  return line.replace(/\x1b\[\d+m|./gu, (part) => (part.startsWith('\x1b') || visible++ < width ? part : ''));
+}

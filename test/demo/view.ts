@@ -1,5 +1,5 @@
 import type { ProxyView, UpgradeView } from '@sluice/contract';
-import { bar, duration, number, type Paint, pad, right } from './format.ts';
+import { bar, duration, fit, number, type Paint, pad, right } from './format.ts';
 
 /** What the live view is drawn from. */
 export interface Scene {
@@ -67,7 +67,9 @@ export class Screen {
   draw(lines: readonly string[]): void {
     if (!this.live) return;
     this.clear();
-    this.out.write(`${lines.join('\n')}\n`);
+    // A line that wraps would take two rows, and the next drawing would miss one.
+    const width = this.out.columns ?? 80;
+    this.out.write(`${lines.map((line) => fit(line, width)).join('\n')}\n`);
     this.drawn = lines.length;
   }
 

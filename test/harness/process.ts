@@ -95,7 +95,8 @@ function guard(): void {
 export async function start(command: string, args: readonly string[], options: StartOptions = {}): Promise<Child> {
   guard();
   const name = options.name ?? command;
-  const spawnOptions: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'] };
+  // A group of its own: Ctrl-C is for us, and we end it in order.
+  const spawnOptions: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'], detached: true };
   if (options.cwd !== undefined) spawnOptions.cwd = options.cwd;
   if (options.env !== undefined) spawnOptions.env = options.env;
   const log = options.log === undefined ? undefined : createWriteStream(options.log, { flags: 'a' });

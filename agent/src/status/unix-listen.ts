@@ -1,12 +1,15 @@
 import { chmodSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
+import { basename, dirname } from 'node:path';
 import { SluiceError } from '@sluice/contract';
+import { takeLock } from '../handoff/lock.ts';
 
 const PROBE_MS = 1_000;
 
 /**
- * Listens on a Unix socket that only its owner may use. The file of a listener that died is replaced; one that still
- * answers is another agent's: SLOT_TAKEN. Two that start at the same moment are told apart by the slot's lock, not here.
+ * Listens on a Unix socket that only its owner may use. The file of a listener that died is replaced; one that is alive is
+ * another agent's: SLOT_TAKEN. Its lock, held until the server closes, tells two apart that start at the same moment; the
+ * probe finds one in another network namespace, where the lock's name is not seen.
  */
 export async function listenOnSocket(server: Server, path: string): Promise<void> {
   // sun_path has 108 bytes; a longer path would be cut without a word.
@@ -15,10 +18,21 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
       hint: 'choose a run folder with a shorter path',
     });
   }
-  if (await answers(path)) {
-    throw new SluiceError('SLOT_TAKEN', `expected ${path} to be free, found an agent that listens on it`);
+  const lock = await takeLock(dirname(path), basename(path));
+  try {
+    if (await answers(path)) {
+      throw new SluiceError('SLOT_TAKEN', `expected ${path} to be free, found an agent that listens on it`);
+    }
+    removeSocket(path);
+    await listen(server, path);
+  } catch (thrown) {
+    await lock.release();
+    throw thrown;
   }
-  removeSocket(path);
+  server.once('close', () => void lock.release());
+}
+
+async function listen(server: Server, path: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     // The socket file gets its mode from the umask: nobody else can connect between bind and chmod.

@@ -1,6 +1,6 @@
-import { parsePolicy } from '@sluice/contract';
+import type { CheckResult } from '@sluice/contract';
 import { Command } from 'commander';
-import { readObject } from '../../lib/files.ts';
+import { exitOf } from '../../lib/failure.ts';
 import { print } from '../../lib/io.ts';
 import { callAgent } from '../../lib/local-client.ts';
 import { dirOption, needDir, whole } from '../../lib/options.ts';
@@ -17,16 +17,14 @@ export function localUpgrade(plan: Plan): Command {
     .description('upgrade by this agent alone')
     .requiredOption('--to <version>', 'Envoy version, or path of a binary')
     .option('--bootstrap <file>', 'another bootstrap')
-    .option('--policy <file>', 'drain policy to lay over the default, YAML or JSON')
     .addOption(dirOption())
-    .action((options: { to: string; bootstrap?: string; policy?: string; dir?: string }) =>
+    .action((options: { to: string; bootstrap?: string; dir?: string }) =>
       plan(async (io) => {
-        const policy = options.policy === undefined ? undefined : await readObject(options.policy, '--policy');
-        parsePolicy(policy);
-        const body = { ...target(options), ...(policy !== undefined && { policy }) };
+        const body = target(options);
         const answer = await callAgent(needDir(options), 'POST', '/v1/upgrade', { body, timeoutMs: UPGRADE_MS });
-        print(io, JSON.stringify(answer));
-        return 0;
+        print(io, JSON.stringify(answer, null, 2));
+        const { ok, checks } = answer as { ok?: boolean; checks?: readonly CheckResult[] };
+        return ok === false ? exitOf(checks?.find((c) => !c.ok)?.code ?? 'PREFLIGHT_BINARY') : 0;
       }),
     );
 }
@@ -34,11 +32,11 @@ export function localUpgrade(plan: Plan): Command {
 export function localAbort(plan: Plan): Command {
   return new Command('abort')
     .description('give the upgrade of this agent up')
-    .option('--upgrade <id>', 'this one (default: the one under way)')
+    .requiredOption('--upgrade <id>', 'this one')
     .addOption(dirOption())
-    .action((options: { upgrade?: string; dir?: string }) =>
+    .action((options: { upgrade: string; dir?: string }) =>
       plan(async (io) => {
-        const body = options.upgrade === undefined ? {} : { upgradeId: options.upgrade };
+        const body = { upgradeId: options.upgrade };
         print(io, JSON.stringify(await callAgent(needDir(options), 'POST', '/v1/abort', { body })));
         return 0;
       }),
@@ -48,14 +46,14 @@ export function localAbort(plan: Plan): Command {
 export function localReset(plan: Plan): Command {
   return new Command('reset')
     .description('end an old epoch of this agent now')
-    .option('--epoch <number>', 'this one (default: the oldest)', whole(0, Number.MAX_SAFE_INTEGER))
+    .requiredOption('--epoch <number>', 'this one', whole(0, Number.MAX_SAFE_INTEGER))
     .option('--override', 'although protected connections are left')
     .option('--reason <text>', 'why, for the record')
-    .option('--by <name>', 'who, for the record (default: the user)')
     .addOption(dirOption())
-    .action((options: { epoch?: number; override?: boolean; reason?: string; by?: string; dir?: string }) =>
+    .action((options: { epoch: number; override?: boolean; reason?: string; dir?: string }) =>
       plan(async (io) => {
-        const body = { ...(options.epoch !== undefined && { epoch: options.epoch }), ...overrideOf(options) };
+        const { override } = overrideOf(options);
+        const body = { epoch: options.epoch, ...(override && { reason: override.reason }) };
         print(io, JSON.stringify(await callAgent(needDir(options), 'POST', '/v1/reset', { body, timeoutMs: 30_000 })));
         return 0;
       }),

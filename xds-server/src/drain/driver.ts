@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import {
   type AgentMessage,
   DEFAULT_POLICY,
-  type DrainOrder,
   type DrainPolicy,
   type EpochStatus,
   isTerminal,
@@ -14,15 +13,10 @@ import {
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
+import { adoptedUpgrade } from './adopt.ts';
+import { type OrderSink, runCommand } from './commands.ts';
 import { nextWake, step } from './machine.ts';
-import { buildOrder } from './orders.ts';
-import { type Bounds, type Command, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
-
-/** Where drain orders go: the xDS server. */
-export interface OrderSink {
-  set(proxy: string, epoch: number, order: DrainOrder): void;
-  clear(proxy: string, epoch: number): void;
-}
+import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
 
 export interface DriverOptions {
   readonly store: Store;
@@ -303,7 +297,7 @@ export class Driver {
       live.seq += entries.length;
     }
     live.state = result.state;
-    for (const command of result.commands) this.#run(result.state, command);
+    for (const command of result.commands) runCommand(this.#options, result.state, command);
     if (result.state !== before) this.#announce(result.state, entries);
     if (before.phase !== result.state.phase) this.#phaseChanged(result.state);
     if (isTerminal(result.state.phase) && !isLeftover(result.state)) {
@@ -319,39 +313,6 @@ export class Driver {
     }
     if (state.phase !== 'Preflight' && state.phase !== 'Starting')
       queueMicrotask(() => void this.giveTurns(state.proxy));
-  }
-
-  #run(state: UpgradeState, command: Command): void {
-    const { agents, orders, log } = this.#options;
-    const { id: upgradeId, proxy, target, policy } = state;
-    const send = (slot: string | undefined, message: Parameters<Agents['send']>[2]): void => {
-      if (slot !== undefined && agents.send(proxy, slot, message)) return;
-      // Given again with the agent's next hello.
-      log.debug({ upgrade: upgradeId, slot, message: message.type }, 'agent away: command not sent');
-    };
-    switch (command.type) {
-      case 'sendPreflight':
-        send(command.slot, { type: 'preflight', upgradeId, target });
-        break;
-      case 'sendStart':
-        send(command.slot, { type: 'start', upgradeId, target, policy });
-        break;
-      case 'sendAbort':
-        send(command.slot, { type: 'abort', upgradeId });
-        break;
-      case 'pushOrder':
-        orders.set(proxy, command.order.epoch, command.order);
-        send(command.slot, { type: 'drain', order: command.order });
-        break;
-      case 'withdrawOrder':
-        orders.clear(proxy, command.epoch);
-        break;
-      case 'authorizeReset': {
-        const { epoch, override } = command;
-        send(command.slot, { type: 'reset', upgradeId, epoch, ...(override === undefined ? {} : { override }) });
-        break;
-      }
-    }
   }
 
   async #epochs(proxy: string, slot: string, hello: boolean): Promise<void> {
@@ -376,25 +337,17 @@ export class Driver {
       const now = this.#now();
       const serving = this.#options.agents.serving(proxy);
       const taken = old.upgradeId === undefined || (await this.#options.store.upgrade(old.upgradeId)) !== undefined;
-      const reason = `epoch ${old.epoch} (${old.version}) drains by its agent's own decision`;
-      const found: UpgradeState = {
-        id: taken ? this.#newId(now) : (old.upgradeId as string),
+      const id = taken ? this.#newId(now) : (old.upgradeId as string);
+      const state = adoptedUpgrade({
+        id,
         proxy,
-        target: { to: serving?.binary ?? serving?.version ?? 'unknown' },
-        policy: this.#options.policy ?? DEFAULT_POLICY,
-        createdAt: old.drainingSince ?? now,
-        phase: 'Draining',
-        phaseSince: now,
-        reason,
-        attempts: 0,
         slot,
-        oldSlot: slot,
-        oldEpoch: old.epoch,
-        from: old.version,
-        ...(serving === undefined ? {} : { epoch: serving.epoch, to: serving.version }),
-      };
-      const state = { ...found, order: buildOrder(found, old.epoch, now) };
-      const entries = this.#entries(state, 0, [{ phase: 'Draining', event: 'adopted', text: reason }]);
+        old,
+        serving,
+        policy: this.#options.policy ?? DEFAULT_POLICY,
+        now,
+      });
+      const entries = this.#entries(state, 0, [{ phase: 'Draining', event: 'adopted', text: state.reason }]);
       const { version } = await this.#options.store.insertUpgrade(state, entries);
       this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
       this.#announce(state, entries);

@@ -12,12 +12,21 @@
  * agent's next hello decides. Events may come twice, late or in another order; what does not fit a phase is ignored.
  */
 import { isTerminal } from '@sluice/contract';
-import { buildOrder } from './orders.ts';
+import { hearEpochs, resume } from './resume.ts';
 import type { Bounds, Step, Surroundings, UpgradeEvent, UpgradeState } from './state.ts';
 import { DEFAULT_BOUNDS } from './state.ts';
+import {
+  askToGiveUp,
+  authorise,
+  fail,
+  hearApplied,
+  hearReset,
+  hearServing,
+  hearVerdict,
+  type Of,
+  override,
+} from './transitions.ts';
 import { Turn } from './turn.ts';
-
-type Of<T extends UpgradeEvent['type']> = Extract<UpgradeEvent, { type: T }>;
 
 export function step(
   state: UpgradeState,
@@ -110,28 +119,6 @@ function hearPreflight(turn: Turn, event: Of<'preflight'>): void {
   turn.command({ type: 'sendStart', slot: turn.state.slot as string });
 }
 
-function hearServing(turn: Turn, event: Of<'serving'>): void {
-  const { state } = turn;
-  if (state.epoch !== undefined || state.phase === 'Idle' || state.phase === 'Done') return;
-  const oldSlot = turn.around.slotOf(event.oldEpoch) ?? state.slot;
-  const order = buildOrder(state, event.oldEpoch, turn.around.now);
-  turn.set({
-    epoch: event.epoch,
-    oldEpoch: event.oldEpoch,
-    from: event.from,
-    to: event.to,
-    method: event.method,
-    order,
-    ...(oldSlot === undefined ? {} : { oldSlot }),
-  });
-  // After Failed the phase stays; the order is given all the same, for the old epoch is draining and nobody else asks.
-  if (isTerminal(state.phase)) turn.note('late', `epoch ${event.epoch} serves although the upgrade was given up`);
-  else if (state.abort !== undefined) turn.note('abort-late', `the abort came too late: epoch ${event.epoch} serves`);
-  turn.phase('Draining', `epoch ${event.epoch} (${event.to}) serves, epoch ${event.oldEpoch} (${event.from}) drains`);
-  turn.command({ type: 'pushOrder', slot: turn.state.oldSlot, order });
-  turn.sent();
-}
-
 function hearFailed(turn: Turn, event: Of<'failed'>): void {
   if (event.rolledBack) {
     turn.set({ failure: { code: event.code, message: event.message }, rolledBack: true });
@@ -139,77 +126,6 @@ function hearFailed(turn: Turn, event: Of<'failed'>): void {
   } else {
     fail(turn, event.code, event.message);
   }
-}
-
-function hearApplied(turn: Turn, event: Of<'orderApplied'>): void {
-  const { state } = turn;
-  // Version 0 is the agent's own order, given when none came in time.
-  if (event.epoch !== state.oldEpoch || event.version > (state.order?.version ?? -1)) return;
-  if (state.orderAppliedAt !== undefined) return;
-  turn.set({ orderAppliedAt: turn.around.now, orderVia: event.via });
-  turn.note('order-applied', `epoch ${event.epoch} tells its connections to leave; the order came by ${event.via}`);
-}
-
-function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
-  const { state } = turn;
-  if (event.epoch !== state.oldEpoch || event.verdict.at < (state.verdict?.at ?? 0)) return;
-  if (state.resetAt !== undefined) return;
-  turn.set({ verdict: event.verdict });
-  if (isTerminal(state.phase)) {
-    // What an upgrade that was given up has left behind is ended by the same rule.
-    if (event.verdict.safe && state.authorisedAt === undefined) authorise(turn);
-    return;
-  }
-  if (event.verdict.safe && state.phase === 'Draining') {
-    turn.set({ safeToResetAt: event.verdict.at });
-    turn.phase('SafeToReset', event.verdict.summary);
-    turn.phase('Resetting', `the reset of epoch ${state.oldEpoch} is authorised`);
-    authorise(turn);
-  } else if (!event.verdict.safe && state.phase === 'Resetting' && state.override === undefined) {
-    turn.phase('Draining', `the agent takes its verdict back: ${event.verdict.summary}`);
-  } else if (state.phase === 'Draining') {
-    turn.set({ reason: event.verdict.summary });
-  }
-}
-
-function hearReset(turn: Turn, event: Of<'resetDone'>): void {
-  const { state } = turn;
-  if (event.epoch !== state.oldEpoch || state.resetAt !== undefined) return;
-  const { old, drained, cut } = event;
-  turn.set({ resetAt: event.at, connections: { old, drained, cut } });
-  const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol})`);
-  const tail = cut.length > names.length ? ` and ${cut.length - names.length} more` : '';
-  const cutText = cut.length === 0 ? 'none cut' : `${cut.length} cut: ${names.join(', ')}${tail}`;
-  const unasked = state.authorisedAt === undefined ? ', which the agent did by itself' : '';
-  turn.note(
-    'reset',
-    `epoch ${event.epoch} has ended${unasked}: ${old} old connections, ${drained} drained, ${cutText}`,
-  );
-  finish(turn, `epoch ${event.epoch} has ended: ${drained} of ${old} connections drained, ${cutText}`);
-}
-
-function finish(turn: Turn, reason: string): void {
-  turn.phase(turn.state.rolledBack === true ? 'RolledBack' : 'Done', reason);
-  if (turn.state.oldEpoch !== undefined) turn.command({ type: 'withdrawOrder', epoch: turn.state.oldEpoch });
-}
-
-function fail(turn: Turn, code: string, message: string): void {
-  if (isTerminal(turn.state.phase)) return;
-  turn.set({ failure: { code: code.startsWith('SLUICE_') ? code : `SLUICE_${code}`, message } });
-  turn.phase('Failed', message);
-}
-
-function authorise(turn: Turn): void {
-  const { oldEpoch, oldSlot, override: by } = turn.state;
-  if (oldEpoch === undefined) return;
-  turn.set({ authorisedAt: turn.state.authorisedAt ?? turn.around.now });
-  turn.command({
-    type: 'authorizeReset',
-    slot: oldSlot,
-    epoch: oldEpoch,
-    ...(by === undefined ? {} : { override: { by: by.by, reason: by.reason } }),
-  });
-  turn.sent();
 }
 
 function abort(turn: Turn, by: string): void {
@@ -225,110 +141,6 @@ function abort(turn: Turn, by: string): void {
     return;
   }
   if (state.phase === 'Starting') askToGiveUp(turn, 'ABORTED', message);
-}
-
-/** The agent may serve already: its answer decides, `failed` or `serving`. */
-function askToGiveUp(turn: Turn, code: string, message: string): void {
-  if (turn.state.abort !== undefined) return;
-  turn.set({ abort: { at: turn.around.now, code, message }, reason: `${message}; waiting for the agent's answer` });
-  turn.note('abort', message);
-  turn.command({ type: 'sendAbort', slot: turn.state.slot as string });
-}
-
-function override(turn: Turn, by: string, reason: string): void {
-  const { state } = turn;
-  if (state.phase !== 'Draining' && state.phase !== 'SafeToReset' && state.phase !== 'Resetting') return;
-  if (state.override !== undefined) return;
-  turn.set({ override: { by, reason, at: turn.around.now } });
-  const left = state.verdict === undefined ? 'an unknown number of' : String(state.verdict.protected);
-  turn.note('override', `${by} resets with ${left} protected connections left: ${reason}`);
-  turn.phase('Resetting', `override by ${by}: ${reason}`);
-  authorise(turn);
-}
-
-/** Gives the orders of the phase again: the agent takes each one twice without harm. */
-function resume(turn: Turn): void {
-  const { state } = turn;
-  if (state.phase === 'Preflight') turn.command({ type: 'sendPreflight', slot: state.slot as string });
-  if (state.order !== undefined && state.resetAt === undefined) {
-    turn.command({ type: 'pushOrder', slot: state.oldSlot, order: state.order });
-  }
-  if (state.phase === 'SafeToReset') turn.phase('Resetting', `the reset of epoch ${state.oldEpoch} is authorised`);
-  if (turn.state.phase === 'Resetting') authorise(turn);
-}
-
-function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): void {
-  const { state } = turn;
-  if (state.phase === 'Starting' && event.hello) {
-    resumeStarting(turn, event, bounds);
-    return;
-  }
-  if (state.phase === 'Preflight' && event.hello && event.slot === state.slot) {
-    resume(turn);
-    return;
-  }
-  if (state.oldEpoch === undefined || state.resetAt !== undefined) return;
-  if (event.slot !== (state.oldSlot ?? state.slot)) return;
-  const old = event.epochs.find((epoch) => epoch.epoch === state.oldEpoch);
-  // The agent sends its account of a reset before the list without the epoch: a list alone means that it just ended.
-  const over = old === undefined || old.state === 'crashed' || old.state === 'ended';
-  if (over) {
-    const cut = (state.verdict?.held ?? []).filter((one) => one.protected).map((one) => one.connection);
-    const total = state.verdict?.total ?? 0;
-    // Without the agent's own account, what was protected last counts as cut: never as drained.
-    hearReset(turn, {
-      type: 'resetDone',
-      epoch: state.oldEpoch,
-      at: turn.around.now,
-      old: total,
-      drained: total - cut.length,
-      cut,
-    });
-    return;
-  }
-  if (!event.hello) return;
-  resume(turn);
-  if (old.verdict !== undefined) hearVerdict(turn, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
-}
-
-/** After the agent or its link was gone in Starting: does the new epoch serve, is it on its way, or unknown there? */
-function resumeStarting(turn: Turn, event: Of<'epochs'>, bounds: Bounds): void {
-  const { state } = turn;
-  if (event.slot !== state.slot) return;
-  const ours = event.epochs.filter((epoch) => epoch.upgradeId === state.id);
-  const fresh = ours.find((epoch) => epoch.state === 'serving');
-  if (fresh !== undefined) {
-    const older = event.epochs.filter((epoch) => epoch.epoch < fresh.epoch && epoch.state === 'draining');
-    const old = older.sort((a, b) => b.epoch - a.epoch)[0];
-    if (old !== undefined) {
-      hearServing(turn, {
-        type: 'serving',
-        epoch: fresh.epoch,
-        oldEpoch: old.epoch,
-        from: old.version,
-        to: fresh.version,
-        at: turn.around.now,
-        method: 'hot-restart',
-      });
-      return;
-    }
-    // In another slot, or ended meanwhile: a repeated start makes the agent name it.
-    turn.command({ type: 'sendStart', slot: state.slot });
-    return;
-  }
-  if (ours.some((epoch) => epoch.state === 'starting')) {
-    if (state.abort !== undefined) turn.command({ type: 'sendAbort', slot: state.slot });
-    return;
-  }
-  if (state.abort !== undefined) {
-    fail(turn, state.abort.code, state.abort.message);
-    return;
-  }
-  if (turn.around.now >= state.phaseSince + bounds.starting) {
-    fail(turn, 'EPOCH_TIMEOUT', 'the agent came back without a new epoch, and the time for the start is over');
-    return;
-  }
-  turn.command({ type: 'sendStart', slot: state.slot });
 }
 
 function tick(turn: Turn, bounds: Bounds): void {

@@ -3,7 +3,7 @@ import { type Json, withListenerPresets } from '@sluice/contract/presets/index';
 import type { Log } from '../log.ts';
 import { EMPTY_SET, type JsonObject, type ResourceSet } from '../resources/types.ts';
 import type { AckEvent, NackEvent, SnapshotCache, Transform, XdsNode, XdsServer } from '../xds/index.ts';
-import type { OrderSink } from './driver.ts';
+import type { OrderSink } from './commands.ts';
 import { drainResource, idleDrainResource } from './orders.ts';
 
 const IDLE = idleDrainResource() as unknown as JsonObject;

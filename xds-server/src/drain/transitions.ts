@@ -1,0 +1,118 @@
+import { isTerminal } from '@sluice/contract';
+import { buildOrder } from './orders.ts';
+import type { UpgradeEvent } from './state.ts';
+import type { Turn } from './turn.ts';
+
+export type Of<T extends UpgradeEvent['type']> = Extract<UpgradeEvent, { type: T }>;
+
+export function hearServing(turn: Turn, event: Of<'serving'>): void {
+  const { state } = turn;
+  if (state.epoch !== undefined || state.phase === 'Idle' || state.phase === 'Done') return;
+  const oldSlot = turn.around.slotOf(event.oldEpoch) ?? state.slot;
+  const order = buildOrder(state, event.oldEpoch, turn.around.now);
+  turn.set({
+    epoch: event.epoch,
+    oldEpoch: event.oldEpoch,
+    from: event.from,
+    to: event.to,
+    method: event.method,
+    order,
+    ...(oldSlot === undefined ? {} : { oldSlot }),
+  });
+  // After Failed the phase stays; the order is given all the same, for the old epoch is draining and nobody else asks.
+  if (isTerminal(state.phase)) turn.note('late', `epoch ${event.epoch} serves although the upgrade was given up`);
+  else if (state.abort !== undefined) turn.note('abort-late', `the abort came too late: epoch ${event.epoch} serves`);
+  turn.phase('Draining', `epoch ${event.epoch} (${event.to}) serves, epoch ${event.oldEpoch} (${event.from}) drains`);
+  turn.command({ type: 'pushOrder', slot: turn.state.oldSlot, order });
+  turn.sent();
+}
+
+export function hearApplied(turn: Turn, event: Of<'orderApplied'>): void {
+  const { state } = turn;
+  // Version 0 is the agent's own order, given when none came in time.
+  if (event.epoch !== state.oldEpoch || event.version > (state.order?.version ?? -1)) return;
+  if (state.orderAppliedAt !== undefined) return;
+  turn.set({ orderAppliedAt: turn.around.now, orderVia: event.via });
+  turn.note('order-applied', `epoch ${event.epoch} tells its connections to leave; the order came by ${event.via}`);
+}
+
+export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
+  const { state } = turn;
+  if (event.epoch !== state.oldEpoch || event.verdict.at < (state.verdict?.at ?? 0)) return;
+  if (state.resetAt !== undefined) return;
+  turn.set({ verdict: event.verdict });
+  if (isTerminal(state.phase)) {
+    // What an upgrade that was given up has left behind is ended by the same rule.
+    if (event.verdict.safe && state.authorisedAt === undefined) authorise(turn);
+    return;
+  }
+  if (event.verdict.safe && state.phase === 'Draining') {
+    turn.set({ safeToResetAt: event.verdict.at });
+    turn.phase('SafeToReset', event.verdict.summary);
+    turn.phase('Resetting', `the reset of epoch ${state.oldEpoch} is authorised`);
+    authorise(turn);
+  } else if (!event.verdict.safe && state.phase === 'Resetting' && state.override === undefined) {
+    turn.phase('Draining', `the agent takes its verdict back: ${event.verdict.summary}`);
+  } else if (state.phase === 'Draining') {
+    turn.set({ reason: event.verdict.summary });
+  }
+}
+
+export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
+  const { state } = turn;
+  if (event.epoch !== state.oldEpoch || state.resetAt !== undefined) return;
+  const { old, drained, cut } = event;
+  turn.set({ resetAt: event.at, connections: { old, drained, cut } });
+  const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol})`);
+  const tail = cut.length > names.length ? ` and ${cut.length - names.length} more` : '';
+  const cutText = cut.length === 0 ? 'none cut' : `${cut.length} cut: ${names.join(', ')}${tail}`;
+  const unasked = state.authorisedAt === undefined ? ', which the agent did by itself' : '';
+  turn.note(
+    'reset',
+    `epoch ${event.epoch} has ended${unasked}: ${old} old connections, ${drained} drained, ${cutText}`,
+  );
+  finish(turn, `epoch ${event.epoch} has ended: ${drained} of ${old} connections drained, ${cutText}`);
+}
+
+function finish(turn: Turn, reason: string): void {
+  turn.phase(turn.state.rolledBack === true ? 'RolledBack' : 'Done', reason);
+  if (turn.state.oldEpoch !== undefined) turn.command({ type: 'withdrawOrder', epoch: turn.state.oldEpoch });
+}
+
+export function fail(turn: Turn, code: string, message: string): void {
+  if (isTerminal(turn.state.phase)) return;
+  turn.set({ failure: { code: code.startsWith('SLUICE_') ? code : `SLUICE_${code}`, message } });
+  turn.phase('Failed', message);
+}
+
+export function authorise(turn: Turn): void {
+  const { oldEpoch, oldSlot, override: by } = turn.state;
+  if (oldEpoch === undefined) return;
+  turn.set({ authorisedAt: turn.state.authorisedAt ?? turn.around.now });
+  turn.command({
+    type: 'authorizeReset',
+    slot: oldSlot,
+    epoch: oldEpoch,
+    ...(by === undefined ? {} : { override: { by: by.by, reason: by.reason } }),
+  });
+  turn.sent();
+}
+
+/** The agent may serve already: its answer decides, `failed` or `serving`. */
+export function askToGiveUp(turn: Turn, code: string, message: string): void {
+  if (turn.state.abort !== undefined) return;
+  turn.set({ abort: { at: turn.around.now, code, message }, reason: `${message}; waiting for the agent's answer` });
+  turn.note('abort', message);
+  turn.command({ type: 'sendAbort', slot: turn.state.slot as string });
+}
+
+export function override(turn: Turn, by: string, reason: string): void {
+  const { state } = turn;
+  if (state.phase !== 'Draining' && state.phase !== 'SafeToReset' && state.phase !== 'Resetting') return;
+  if (state.override !== undefined) return;
+  turn.set({ override: { by, reason, at: turn.around.now } });
+  const left = state.verdict === undefined ? 'an unknown number of' : String(state.verdict.protected);
+  turn.note('override', `${by} resets with ${left} protected connections left: ${reason}`);
+  turn.phase('Resetting', `override by ${by}: ${reason}`);
+  authorise(turn);
+}

@@ -33,6 +33,8 @@ export interface EpochMeta {
   readonly pid: number;
   readonly startTime: string;
   readonly startedAt: number;
+  /** Start of the first epoch of this line; its own start when absent. */
+  readonly lineStartedAt?: number;
   readonly servingSince?: number;
   /** Set when its terminate request was swallowed: it never speaks to its parent again. Until then a broker must be there. */
   readonly independentAt?: number;

@@ -34,7 +34,13 @@ export interface EpochPlan {
 export type Predecessor =
   /** No Envoy lives and no socket is kept. */
   | { readonly kind: 'none' }
-  | { readonly kind: 'live'; readonly party: Party; readonly number: number; readonly ownAdmin: boolean }
+  | {
+      readonly kind: 'live';
+      readonly party: Party;
+      readonly number: number;
+      readonly ownAdmin: boolean /** Start of the line of epochs, ms: `uptime_all_epochs` counts from it. */;
+      readonly originalStart?: number;
+    }
   /** The last one crashed; its listen sockets are kept. */
   | { readonly kind: 'kept'; readonly number: number };
 
@@ -118,6 +124,9 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
         parent: predecessor.party,
         child,
         shutdownAdmin: predecessor.ownAdmin ? 'answer' : 'relay',
+        ...(predecessor.originalStart !== undefined && {
+          originalStartSeconds: Math.floor(predecessor.originalStart / 1_000),
+        }),
       });
   }
 }
@@ -163,6 +172,8 @@ export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predece
     adminAddress: plan.adminAddress,
     wasm: plan.wasm,
     ...(predecessor.kind === 'live' && { parent: predecessor.number }),
+    ...(predecessor.kind === 'live' &&
+      predecessor.originalStart !== undefined && { lineStartedAt: predecessor.originalStart }),
     ...(plan.upgradeId !== undefined && { createdBy: plan.upgradeId }),
   };
 }

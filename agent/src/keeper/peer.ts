@@ -28,7 +28,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
       async served({ epoch, from, upgradeId }) {
         const old = registry.get(from);
         log('info', 'the peer serves', { epoch, from });
-        if (!old || old.meta.state !== 'serving') return;
+        if (old?.meta.state !== 'serving') return;
         kept.closeAll(); // the peer keeps them now; two keepers would hold what neither serves
         // The peer's upgrade has no record at the controller: this agent gives the order and decides, by the same verdict.
         drains.begin(old, upgradeId, config.policy, { alone: true });

@@ -154,6 +154,7 @@ export class Upgrades {
       party: old.party,
       number: old.number,
       // With an admin address of its own per epoch nobody has to close one; a fixed one must pass on.
+      originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
       ownAdmin: old.meta.adminAddress.startsWith('/') && plan.adminAddress !== old.meta.adminAddress,
     };
     const { epoch, servingAt, independent } = await bringUp({

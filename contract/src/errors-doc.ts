@@ -1,6 +1,6 @@
 import { CATALOGUE, type ErrorSpec } from './errors.ts';
 
-/** docs/errors.md, made from the catalogue: `node contract/scripts/errors-doc.ts` writes it, a test compares it. */
+/** docs/errors.md, made from the catalogue: `node contract/scripts/docs.ts` writes it, a test compares it. */
 export function errorsDoc(): string {
   const rows = Object.entries(CATALOGUE).map(([code, spec]: [string, ErrorSpec]) => {
     return `| \`SLUICE_${code}\` | ${spec.exit} | ${cell(spec.summary)} | ${cell(spec.hint)} |`;

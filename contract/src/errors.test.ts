@@ -7,7 +7,7 @@ import { errorsDoc } from './errors-doc.ts';
 describe('the error catalogue', () => {
   it('is what docs/errors.md says', () => {
     const file = join(import.meta.dirname, '..', '..', 'docs', 'errors.md');
-    expect(readFileSync(file, 'utf8'), 'run: node contract/scripts/errors-doc.ts').toBe(errorsDoc());
+    expect(readFileSync(file, 'utf8'), 'run: node contract/scripts/docs.ts').toBe(errorsDoc());
   });
 
   it('has a summary, a hint and an exit code that a shell can tell apart from success and signals', () => {

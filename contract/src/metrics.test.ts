@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { METRICS, type MetricSpec } from './metrics.ts';
+import { metricsDoc } from './metrics-doc.ts';
 
 it('metric names follow the conventions: prefix, base units, `_total` for counters only, bounded labels', () => {
   const unbounded = ['peer', 'id', 'connection', 'upgrade', 'message', 'path'];
@@ -14,4 +17,9 @@ it('metric names follow the conventions: prefix, base units, `_total` for counte
       expect([...(spec.buckets ?? [])].sort((a, b) => a - b)).toEqual(spec.buckets);
     }
   }
+});
+
+it('docs/metrics.md is what the names say', () => {
+  const file = join(import.meta.dirname, '..', '..', 'docs', 'metrics.md');
+  expect(readFileSync(file, 'utf8'), 'run: node contract/scripts/docs.ts').toBe(metricsDoc());
 });

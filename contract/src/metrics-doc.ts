@@ -1,0 +1,22 @@
+import { METRICS, type MetricSpec } from './metrics.ts';
+
+/** docs/metrics.md, made from the names: `node contract/scripts/docs.ts` writes it, a test compares it. */
+export function metricsDoc(): string {
+  const rows = Object.entries(METRICS).map(([name, spec]: [string, MetricSpec]) => {
+    const labels = spec.labels.map((label) => `\`${label}\``).join(', ');
+    return `| \`${name}\` | ${spec.type} | ${labels} | ${spec.help} |`;
+  });
+  return [
+    '# Metrics',
+    '',
+    'The controller serves them at `/metrics` of its API port, the keeper at its status address. Base units; labels have few',
+    'values: a proxy’s name at most, never a peer or an id. `process_*` and `nodejs_*` come along on the controller.',
+    '',
+    'Made from `contract/src/metrics.ts`; change it there.',
+    '',
+    '| name | type | labels | meaning |',
+    '| --- | --- | --- | --- |',
+    ...rows,
+    '',
+  ].join('\n');
+}

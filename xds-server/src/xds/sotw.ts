@@ -55,7 +55,8 @@ export class SotwSubscription extends Subscription {
     const target = [...this.wanted(view)];
     const names = new Set(target.map((resource) => resource.name));
     if (view.holdRemovals) for (const [name, resource] of this.#last) if (!names.has(name)) target.push(resource);
-    const same = target.length === this.#last.size && target.every((r) => this.#last.get(r.name)?.version === r.version);
+    const same =
+      target.length === this.#last.size && target.every((r) => this.#last.get(r.name)?.version === r.version);
     if (this.answered && same) return undefined;
     return { resources: target, removed: [], target };
   }

@@ -49,7 +49,9 @@ export class SnapshotCache {
   }
 
   /**
-   * What this epoch gets on top, replacing resources of the same name; undefined takes it all back. Throws
+   * What this epoch gets on top, replacing resources of the same name; undefined takes it all back. Replace an
+   * ECDS resource rather than take it back: SotW has no word for its removal, and Envoys 1.36.4 and 1.40.0 keep the filter
+   * (over delta they go back to its default_config). Throws
    * RESOURCE_INVALID, and changes nothing, when one of them is not a resource of its kind.
    */
   setOverlay(proxy: string, epoch: number, overlay: readonly OverlayResource[] | undefined): void {

@@ -15,6 +15,7 @@ export default defineConfig({
             '{contract,wasm-filter,xds-server,agent,cli}/src/**/*.test.ts',
             'test/harness/**/*.test.ts',
             'test/demo/**/*.test.ts',
+            'test/bench/**/*.test.ts',
           ],
           testTimeout: 30_000,
         },

@@ -1,3 +1,4 @@
+import { envoyBinaries } from '../harness/envoy-bin.ts';
 import { Mix } from '../harness/load/mix.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { Stack } from '../harness/stack.ts';
@@ -32,6 +33,7 @@ export async function runDemo(
   let mix: Mix | undefined;
   let undo = () => {};
   try {
+    await envoyBinaries(options.versions, { onDownload: (version) => say(`downloading Envoy ${version}`) });
     upstream = await spawnUpstream(block);
     const [from = '', ...targets] = options.versions;
     say(`starting controller, agent and Envoy ${from}`);

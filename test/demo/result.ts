@@ -30,6 +30,13 @@ export interface DemoResult {
   readonly failed: number;
 }
 
+/** Nothing failed, nothing was cut, and each idle HTTP/2 client was told to leave. */
+export function wellDone({ upgrades, failed }: DemoResult): boolean {
+  return (
+    failed === 0 && upgrades.every(({ connections, goawayIdleMs }) => connections.cut === 0 && goawayIdleMs !== null)
+  );
+}
+
 /** What was noted while an upgrade ran, before its counts are known. */
 export interface Noted {
   readonly view: UpgradeView;

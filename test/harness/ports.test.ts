@@ -1,29 +1,43 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { claimBlock } from './ports.ts';
+import { execFileSync } from 'node:child_process';
+import { rm } from 'node:fs/promises';
+import net from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { expect, it } from 'vitest';
+import { BASE_IDS_PER_BLOCK, claimBlock } from './ports.ts';
 
-describe('claimBlock', () => {
-  let locks: string;
-  beforeEach(async () => {
-    locks = await mkdtemp(path.join(tmpdir(), 'sluice-locks-'));
-  });
-  afterEach(() => rm(locks, { recursive: true, force: true }));
+it('gives two runs different ports, base ids and folders', async () => {
+  const [a, b] = [await claimBlock(), await claimBlock()];
+  expect(await a.port()).not.toBe(await b.port());
+  expect(a.baseId()).not.toBe(b.baseId());
+  expect(a.dir).not.toBe(b.dir);
+  await a.release();
+  await b.release();
+});
 
-  it('gives two runs different ports and base ids', async () => {
-    const [a, b] = [await claimBlock(locks), await claimBlock(locks)];
-    expect(await a.port()).not.toBe(await b.port());
-    expect(a.baseId()).not.toBe(b.baseId());
-    await a.release();
-    await b.release();
-  });
+it('frees the block of a run that died', async () => {
+  const ports = fileURLToPath(new URL('./ports.ts', import.meta.url));
+  const script = `import(${JSON.stringify(ports)}).then(async ({ claimBlock }) => {
+    console.log((await claimBlock()).dir);
+    process.kill(process.pid, 'SIGKILL');
+  })`;
+  const run = () => {
+    try {
+      return execFileSync(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] }).toString();
+    } catch (error) {
+      return String((error as { stdout?: Buffer }).stdout);
+    }
+  };
+  const [dir = '', index] = /^\S*sluice-(\d+)-\S*/.exec(run()) ?? [];
+  await rm(dir, { recursive: true });
+  const socket = net.connect(`\0sluice-test-block-${index}`);
+  const error = await new Promise<NodeJS.ErrnoException>((resolve) => socket.once('error', resolve));
+  expect(error.code).toBe('ECONNREFUSED');
+});
 
-  it('takes a block over from a run that has died', async () => {
-    const gone = 2 ** 22 - 1; // above the largest pid of this machine's default
-    await writeFile(path.join(locks, String(process.pid % 200)), `${gone}\n`);
-    const block = await claimBlock(locks);
-    expect(await block.port()).toBe(12_000 + (process.pid % 200) * 100);
-    await block.release();
-  });
+it('refuses more base ids than the block has', async () => {
+  const block = await claimBlock();
+  const ids = Array.from({ length: BASE_IDS_PER_BLOCK }, () => block.baseId());
+  expect(new Set(ids).size).toBe(BASE_IDS_PER_BLOCK);
+  expect(() => block.baseId()).toThrow('no base id is left');
+  await block.release();
 });

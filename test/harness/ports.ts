@@ -1,11 +1,12 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 /**
- * Runs side by side on one machine must share neither listen ports nor hot-restart base ids. A run claims a block: a lock
- * file that names its owner; the block number gives both. A block whose owner is dead is free again.
+ * Runs side by side on one machine must share neither listen ports nor hot-restart base ids. A run claims a block by binding
+ * an abstract Unix socket: the kernel lets one process have it and frees it when that dies, and its scope is the network
+ * namespace, as that of the ports is. The block's number gives both ports and base ids.
  */
 export const PORTS_PER_BLOCK = 100;
 export const BASE_IDS_PER_BLOCK = 20;
@@ -15,6 +16,7 @@ const FIRST_BASE_ID = 50_000;
 const BLOCKS = 200;
 
 export interface Block {
+  readonly index: number;
   /** The next unused port of the block that nobody listens on. */
   port(): Promise<number>;
   /** The next unused base id of the block. */
@@ -25,40 +27,35 @@ export interface Block {
   release(keepDir?: boolean): Promise<void>;
 }
 
-export async function claimBlock(lockDir = path.join(tmpdir(), 'sluice-blocks')): Promise<Block> {
-  await mkdir(lockDir, { recursive: true, mode: 0o777 });
+export async function claimBlock(): Promise<Block> {
   const start = process.pid % BLOCKS;
   for (let i = 0; i < BLOCKS; i++) {
     const index = (start + i) % BLOCKS;
-    const lock = path.join(lockDir, String(index));
-    if (await claim(lock)) return makeBlock(index, lock);
+    const claim = await bindAbstract(`sluice-test-block-${index}`);
+    if (claim !== undefined) return makeBlock(index, claim);
   }
-  throw new Error(`all ${BLOCKS} blocks in ${lockDir} are taken: remove those of runs that have ended`);
+  throw new Error(`all ${BLOCKS} blocks are taken by other runs: end some of them`);
 }
 
-async function claim(lock: string): Promise<boolean> {
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      await writeFile(lock, `${process.pid}\n`, { flag: 'wx' });
-      return true;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const owner = Number(await readFile(lock, 'utf8').catch(() => ''));
-      // 0 = the owner is just writing it.
-      if (owner === 0 || alive(owner)) return false;
-      await rm(lock, { force: true });
-    }
-  }
-  return false;
+/** Undefined: another process has the name. The socket keeps no process alive. */
+function bindAbstract(name: string): Promise<net.Server | undefined> {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer((socket) => socket.destroy());
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error),
+    );
+    server.listen(`\0${name}`, () => resolve(server.unref()));
+  });
 }
 
-async function makeBlock(index: number, lock: string): Promise<Block> {
+async function makeBlock(index: number, claim: net.Server): Promise<Block> {
   // Short: a Unix socket's path has 107 bytes at most.
   const dir = await mkdtemp(path.join(tmpdir(), `sluice-${index}-`));
   const firstBase = FIRST_BASE_ID + index * BASE_IDS_PER_BLOCK;
   let nextPort = 0;
   let nextBase = 0;
   return {
+    index,
     dir,
     async port() {
       while (nextPort < PORTS_PER_BLOCK) {
@@ -74,7 +71,7 @@ async function makeBlock(index: number, lock: string): Promise<Block> {
     async release(keepDir = false) {
       for (let n = 0; n < nextBase; n++) await removeSharedMemory(firstBase + n);
       if (!keepDir) await rm(dir, { recursive: true, force: true });
-      await rm(lock, { force: true });
+      await new Promise((resolve) => claim.close(resolve));
     },
   };
 }
@@ -93,13 +90,4 @@ export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
     server.once('error', () => resolve(false));
     server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
   });
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }

@@ -16,17 +16,18 @@ export function treeLines(model: Model, now: number): string[] {
 function proxyLines(proxy: ProxyView, upgrades: readonly UpgradeView[], now: number): string[] {
   const serving = proxy.serving ? `serves ${proxy.serving.version}` : 'nothing serves';
   const children: string[][] = [
-    ...proxy.epochs.filter((e) => e.state !== 'ended').map((e) => epochLines(e, now)),
+    ...proxy.epochs.filter((e) => e.state !== 'ended').map((e) => epochLines(e, upgrades, now)),
     ...upgrades.map((u) => upgradeLines(u, now)),
   ];
   return [`${proxy.proxy}  ${serving}${proxy.connected ? '' : '  (agent away)'}`, ...branch(children)];
 }
 
-function epochLines(epoch: EpochStatus, now: number): string[] {
+function epochLines(epoch: EpochStatus, upgrades: readonly UpgradeView[], now: number): string[] {
   const since = epoch.drainingSince ?? epoch.startedAt;
   const mark = { serving: '●', draining: '◐', starting: '○', ended: '·', crashed: '✖' }[epoch.state] ?? '?';
   const head = `${mark} epoch ${epoch.epoch}  ${epoch.version}  ${epoch.state} for ${formatSpan(now - since)}  slot ${epoch.slot}`;
-  const { verdict } = epoch;
+  // The upgrade's verdict is the fresher one: an agent sends its epochs only when one changes its state.
+  const verdict = upgrades.find((u) => u.oldEpoch === epoch.epoch && !isTerminal(u.phase))?.verdict ?? epoch.verdict;
   if (verdict === undefined) return [head];
   const held = verdict.held.filter((h) => h.protected);
   const names = held.slice(0, NAMED).map((h) => {

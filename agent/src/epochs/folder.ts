@@ -92,7 +92,6 @@ export class EpochFolder {
   create(): void {
     mkdirSync(this.path, { recursive: true, mode: 0o700 });
     writeFileSync(this.pressure, '0');
-    writeFileSync(this.order, '{"resources":[]}');
   }
 
   writeMeta(meta: EpochMeta): void {

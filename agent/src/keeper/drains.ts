@@ -1,16 +1,10 @@
-import {
-  type Connection,
-  DRAIN_RESOURCE,
-  type DrainOrder,
-  type DrainPolicy,
-  SluiceError,
-  type Verdict,
-} from '@sluice/contract';
+import { type Connection, type DrainOrder, type DrainPolicy, SluiceError, type Verdict } from '@sluice/contract';
 import { drainTypedConfig } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
 import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { type ResetReport, writeAtomically } from '../epochs/folder.ts';
+import { orderFile } from '../epochs/order-file.ts';
 import { pressureForCutoff, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
@@ -122,7 +116,8 @@ export class Drains {
       issuedAt,
     };
     // Where a file feeds the slot, it brings the drain's filter, which knows the requests in flight.
-    if (old.meta.wasm) writeAtomically(old.folder.order, JSON.stringify(orderFile(order)));
+    if (old.meta.wasm)
+      writeAtomically(old.folder.order, orderFile(drainTypedConfig(wasmPath(), JSON.stringify(order))));
     this.apply(old, order, 'local');
   }
 
@@ -204,14 +199,4 @@ export class Drains {
 function pressureOf(order: DrainOrder): number {
   if (order.action === 'stop' || !order.policy.http2.goaway) return 0;
   return pressureForCutoff(order.cutoffAgeMs, DEFAULT_MAX_CONNECTION_DURATION_MS);
-}
-
-/** The order as an ECDS resource in a file, for `path_config_source`. */
-function orderFile(order: DrainOrder): unknown {
-  const resource = {
-    '@type': 'type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig',
-    name: DRAIN_RESOURCE,
-    typed_config: drainTypedConfig(wasmPath(), JSON.stringify(order)),
-  };
-  return { version_info: String(order.version), resources: [resource] };
 }

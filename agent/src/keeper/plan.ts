@@ -2,11 +2,12 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { SluiceError } from '@sluice/contract';
-import { type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
+import { noOpTypedConfig, type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
 import { readBootstrap, writeBootstrap } from '../epochs/bootstrap.ts';
-import { EpochFolder } from '../epochs/folder.ts';
+import { EpochFolder, writeAtomically } from '../epochs/folder.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
+import { orderFile } from '../epochs/order-file.ts';
 import type { KeeperContext } from './context.ts';
 import { supportsWasm } from './wasm-support.ts';
 
@@ -68,6 +69,7 @@ export async function planEpoch(context: KeeperContext, input: PlanInput): Promi
   const wasm = await supportsWasm(input.binary, wasmPath());
   if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
   const folder = context.registry.create();
+  writeAtomically(folder.order, orderFile(noOpTypedConfig()));
   const { warnings, adminAddress } = writeBootstrap(
     folder,
     input.bootstrap,

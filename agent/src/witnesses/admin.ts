@@ -1,4 +1,5 @@
 import { Agent, type IncomingMessage, request } from 'node:http';
+import type { Socket } from 'node:net';
 
 const TIMEOUT_MS = 1_000;
 const MAX_BODY_BYTES = 16 * 1024 * 1024;
@@ -10,20 +11,39 @@ export interface Downstream {
   readonly requestsActive: number;
 }
 
+/** Whose admin it must be: an address that passes on from epoch to epoch answers for the newest. */
+export interface AdminIdentity {
+  readonly baseId: number;
+  readonly restartEpoch: number;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+  readonly socket: Socket;
+}
+
+/** Per-worker gauges repeat the listener's own; the admin's and internal listeners have no client behind them. */
+const NOT_DOWNSTREAM = /\.worker_\d+$|^listener\.admin(\.main_thread)?$|^listener\.envoy_internal_/;
+
 /**
  * One keep-alive connection to an epoch's admin, opened early and held: a draining epoch that handed its admin address on
- * accepts no new one, but answers on this (envoy-facts 6). One request at a time, each with a bound.
+ * accepts no new one, but answers on this (envoy-facts 6). One request at a time, each with a bound. With `expected` every
+ * new connection is asked for whose it is before anything else; a stranger's answers are refused.
  */
 export class AdminConnection {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1, keepAliveMsecs: 60_000 });
   readonly #target: { socketPath: string } | { host: string; port: number };
+  readonly #expected: AdminIdentity | undefined;
+  #known: Socket | undefined;
 
   /** `address`: path of a Unix socket, or `host:port`. */
-  constructor(address: string) {
+  constructor(address: string, expected?: AdminIdentity) {
     const colon = address.lastIndexOf(':');
     this.#target = address.startsWith('/')
       ? { socketPath: address }
       : { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) };
+    this.#expected = expected;
   }
 
   async ready(): Promise<boolean> {
@@ -38,20 +58,21 @@ export class AdminConnection {
     return this.#expect200('POST', path, timeoutMs);
   }
 
+  /** Throws also when the stats are not there: a matcher that leaves them out must not pass for "none left". */
   async downstream(): Promise<Downstream> {
-    const text = await this.get('/stats?usedonly&filter=' + encodeURIComponent('downstream_(cx|rq)_active$'));
+    const text = await this.get(
+      `/stats?filter=${encodeURIComponent('^(listener|http)\\..*downstream_(cx|rq)_active$')}`,
+    );
+    if (!/^listener\..*downstream_cx_active: /m.test(text)) {
+      throw new Error('admin shows no listener.*.downstream_cx_active; does a stats matcher leave it out?');
+    }
     let open = 0;
     let requestsActive = 0;
     for (const line of text.split('\n')) {
       const match = /^(.*)\.(downstream_cx_active|downstream_rq_active): (\d+)$/.exec(line);
       if (!match) continue;
       const [, scope = '', name, value] = match;
-      // Per-worker gauges repeat the listener's own.
-      if (
-        name === 'downstream_cx_active' &&
-        /^listener\./.test(scope) &&
-        !/\.worker_\d+$|^listener\.admin/.test(scope)
-      ) {
+      if (name === 'downstream_cx_active' && /^listener\./.test(scope) && !NOT_DOWNSTREAM.test(scope)) {
         open += Number(value);
       }
       if (name === 'downstream_rq_active' && /^http\./.test(scope) && scope !== 'http.admin')
@@ -70,13 +91,42 @@ export class AdminConnection {
     return body;
   }
 
-  #call(method: string, path: string, timeoutMs = TIMEOUT_MS): Promise<{ status: number; body: string }> {
+  async #call(method: string, path: string, timeoutMs = TIMEOUT_MS): Promise<Answer> {
+    const signal = AbortSignal.timeout(timeoutMs);
+    await this.#identify(signal);
+    const answer = await this.#exchange(method, path, signal);
+    if (this.#expected === undefined || answer.socket === this.#known) return answer;
+    // The connection was lost in between, and this came over another one.
+    await this.#identify(signal);
+    throw new Error('admin connection was lost and opened again');
+  }
+
+  async #identify(signal: AbortSignal): Promise<void> {
+    const expected = this.#expected;
+    if (expected === undefined || (this.#known !== undefined && !this.#known.destroyed)) return;
+    this.#known = undefined;
+    const { body, socket } = await this.#exchange('GET', '/server_info', signal);
+    const options = (
+      JSON.parse(body) as { command_line_options?: { base_id?: number | string; restart_epoch?: number } }
+    ).command_line_options;
+    const { base_id: baseId = 0, restart_epoch: restartEpoch = 0 } = options ?? {};
+    // A 64 bit number of protobuf is a string in its JSON: "base_id": "7000".
+    if (Number(baseId) !== expected.baseId || Number(restartEpoch) !== expected.restartEpoch) {
+      socket.destroy();
+      throw new Error(
+        `admin is that of base id ${baseId}, epoch ${restartEpoch}; expected ${expected.baseId}, ${expected.restartEpoch}`,
+      );
+    }
+    this.#known = socket;
+  }
+
+  #exchange(method: string, path: string, signal: AbortSignal): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      const signal = AbortSignal.timeout(timeoutMs);
       const call = request({ ...this.#target, agent: this.#agent, method, path, signal }, (response) => {
-        collect(response).then((body) => resolve({ status: response.statusCode ?? 0, body }), reject);
+        const { socket } = response;
+        collect(response).then((body) => resolve({ status: response.statusCode ?? 0, body, socket }), reject);
       });
-      call.on('error', (error) => reject(signal.aborted ? new Error(`admin silent for ${timeoutMs} ms`) : error));
+      call.on('error', (error) => reject(signal.aborted ? new Error('admin is silent') : error));
       call.end();
     });
   }

@@ -27,7 +27,7 @@ export class Epoch {
   constructor(folder: EpochFolder, meta: EpochMeta, log: Log) {
     this.folder = folder;
     this.#meta = meta;
-    this.admin = new AdminConnection(meta.adminAddress);
+    this.admin = new AdminConnection(meta.adminAddress, meta);
     this.table = new FilterTable(meta.epoch);
     const watch = watchAlive(folder.alive, this.process);
     this.gone = watch.gone;

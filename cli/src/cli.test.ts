@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { createControlServer } from '@sluice/agent/status/control';
 import {
   type Connection,
   DEFAULT_POLICY,
@@ -275,6 +276,45 @@ test('wrong usage exits 2', async () => {
 test('agent wait gives an agent that is not there its time, then exits 9', async () => {
   expect((await run('agent', 'wait', '--dir', folder, '--timeout', '100ms')).exit).toBe(9);
   expect((await run('agent', 'status', '--dir', folder)).exit).toBe(8);
+});
+
+test('agent wait begins before its agent and ends when the newest epoch serves', async () => {
+  const waiting = run('agent', 'wait', '--dir', folder, '--timeout', '20s');
+  const serving = Promise.withResolvers<unknown>();
+  const asked = Promise.withResolvers<void>();
+  const refuse = async (): Promise<never> => {
+    throw new Error('not asked for');
+  };
+  const agent = await createControlServer({
+    path: join(folder, 'agent.sock'),
+    log: () => undefined,
+    handlers: {
+      report: refuse,
+      status: () => ({ epochs: proxy.epochs }),
+      connections: refuse,
+      waitServing: () => {
+        asked.resolve();
+        return serving.promise;
+      },
+      upgrade: async () => ({
+        ok: false,
+        checks: [{ name: 'memory', ok: false, found: '', code: 'PREFLIGHT_MEMORY' }],
+      }),
+      abort: refuse,
+      reset: async (body) => body,
+    },
+  });
+  try {
+    await asked.promise;
+    serving.resolve({ epoch: 1 });
+    expect((await waiting).exit).toBe(0);
+    expect((await run('agent', 'status', '--dir', folder, '-o', 'name')).out).toBe('1\n2\n');
+    expect((await run('agent', 'upgrade', '--dir', folder, '--to', 'x')).exit).toBe(6);
+    expect((await run('agent', 'reset', '--dir', folder, '--epoch', '1')).out).toBe('{"epoch":1}\n');
+    expect((await run('agent', 'abort', '--dir', folder, '--upgrade', 'u')).exit).toBe(70);
+  } finally {
+    await agent.close();
+  }
 });
 
 test('a config file is checked by name and by value', async () => {

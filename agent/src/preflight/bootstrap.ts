@@ -7,7 +7,8 @@ import type { PreflightInput } from './index.ts';
 import { failed, passed } from './result.ts';
 
 const VALIDATE_TIMEOUT_MS = 30_000;
-const LISTENER_UDP = /"protocol":"UDP"/i;
+/** In either spelling of Envoy's JSON: by its configuration, or by an address (the enum's name or number). */
+const LISTENER_UDP = /"udp_?listener_?config":|"protocol":("UDP"|1\b)/i;
 
 /** Envoy itself takes the merged bootstrap, and no listener is of a kind that can not be handed over. */
 export async function bootstrapChecks(input: PreflightInput, binaryRuns: boolean): Promise<CheckResult[]> {
@@ -54,10 +55,7 @@ function concurrency({ concurrency: wanted, serving }: PreflightInput): CheckRes
 function udp({ mergedBootstrap, udpAddresses }: PreflightInput): CheckResult {
   const resources = mergedBootstrap.static_resources as { listeners?: { name?: string }[] } | undefined;
   const names = (resources?.listeners ?? [])
-    .filter(
-      (listener) =>
-        'udp_listener_config' in listener || LISTENER_UDP.test(JSON.stringify({ ...listener, filter_chains: [] })),
-    )
+    .filter((listener) => LISTENER_UDP.test(JSON.stringify({ ...listener, filter_chains: [], filterChains: [] })))
     .map((listener) => listener.name ?? 'unnamed');
   const found = [...names.map((n) => `listener ${n}`), ...udpAddresses.map((a) => `UDP socket ${a}`)];
   return found.length === 0

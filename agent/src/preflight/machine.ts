@@ -64,17 +64,36 @@ function runFolder({ runFolder: folder }: PreflightInput): CheckResult {
   return passed(name, folder);
 }
 
-/** The least of what the machine has free and what the limits of our control group leave (version 1 or 2). */
-export function availableBytes(): number {
-  const machine = Number(/^MemAvailable:\s+(\d+) kB/m.exec(read('/proc/meminfo'))?.[1] ?? 0) * 1024;
-  const group = /^0::(.*)$/m.exec(read('/proc/self/cgroup'))?.[1];
-  const v2 = group === undefined ? '' : `/sys/fs/cgroup${group}`;
-  const limits = [
-    [`${v2}/memory.max`, `${v2}/memory.current`],
-    ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory.current'],
-    ['/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory/memory.usage_in_bytes'],
-  ].map(([limit = '', usage = '']) => Number(read(limit) || Number.NaN) - Number(read(usage) || Number.NaN));
-  return Math.min(machine, ...limits.filter((bytes) => !Number.isNaN(bytes)));
+/**
+ * The least of what the machine has free and what the limits of our control group leave (version 1 or 2). File pages that
+ * nobody used lately count as free there, as they do in MemAvailable: the kernel drops them before it kills.
+ * `root`: of the file system, for tests.
+ */
+export function availableBytes(root = ''): number {
+  const machine = Number(/^MemAvailable:\s+(\d+) kB/m.exec(read(`${root}/proc/meminfo`))?.[1] ?? Number.NaN) * 1024;
+  const groups = read(`${root}/proc/self/cgroup`);
+  // In a container the group's path is often one of the host's: the mounted root is then our own group.
+  const v2 = ['', /^0::(.*)$/m.exec(groups)?.[1] ?? ''].map((path) =>
+    left(`${root}/sys/fs/cgroup${path}`, 'memory.max', 'memory.current', 'inactive_file'),
+  );
+  const v1 = ['', /^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/m.exec(groups)?.[1] ?? ''].map((path) =>
+    left(
+      `${root}/sys/fs/cgroup/memory${path}`,
+      'memory.limit_in_bytes',
+      'memory.usage_in_bytes',
+      'total_inactive_file',
+    ),
+  );
+  const known = [machine, ...v2, ...v1].filter((bytes) => !Number.isNaN(bytes));
+  return known.length === 0 ? Number.POSITIVE_INFINITY : Math.max(0, Math.min(...known));
+}
+
+/** NaN where there is no such group, or no limit. */
+function left(folder: string, limit: string, usage: string, inactive: string): number {
+  const stat = new RegExp(`^${inactive} (\\d+)$`, 'm').exec(read(`${folder}/memory.stat`))?.[1] ?? '0';
+  return (
+    Number(read(`${folder}/${limit}`) || Number.NaN) - Number(read(`${folder}/${usage}`) || Number.NaN) + Number(stat)
+  );
 }
 
 function read(file: string): string {

@@ -97,11 +97,7 @@ export async function findPeer(shared: string, slot: string): Promise<{ path: st
     if (name === `peer-${slot}.sock`) continue;
     const path = join(shared, name);
     try {
-      const state = (await call(path, 'GET', '/v1/peer')) as PeerState;
-      if (state.v !== PEER_PROTOCOL) {
-        throw new SluiceError('PROTOCOL_UNSUPPORTED', `expected a peer of protocol ${PEER_PROTOCOL}, found ${state.v}`);
-      }
-      return { path, state };
+      return { path, state: readPeerState(await call(path, 'GET', '/v1/peer')) };
     } catch (error) {
       if (error instanceof SluiceError) throw error; // nobody listens: the file of a dead agent
     }
@@ -125,17 +121,54 @@ function call(socketPath: string, method: string, path: string, body?: unknown):
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(CALL_TIMEOUT_MS);
     const out = request({ socketPath, method, path, signal, agent: false }, (response) => {
-      text(response).then((answer) => {
-        if (response.statusCode === 200) resolve(JSON.parse(answer));
-        else
-          reject(
-            new SluiceError('INPUT_INVALID', `expected the peer to accept ${path}, found: ${answer.slice(0, 300)}`),
-          );
-      }, reject);
+      text(response)
+        .then((answer) => {
+          if (response.statusCode === 200) return resolve(parseAnswer(answer));
+          throw new SluiceError('INPUT_INVALID', `expected the peer to accept ${path}, found: ${answer.slice(0, 300)}`);
+        })
+        .catch(reject);
     });
     out.on('error', reject);
     out.end(body === undefined ? undefined : JSON.stringify(body));
   });
+}
+
+function parseAnswer(answer: string): unknown {
+  try {
+    return JSON.parse(answer);
+  } catch (cause) {
+    throw new SluiceError('INPUT_INVALID', 'expected JSON from the peer, found something else', { cause });
+  }
+}
+
+/** What must be there of a serving epoch for a successor to take over from it. */
+const SERVING_FIELDS = {
+  epoch: 'number',
+  restartEpoch: 'number',
+  socketPath: 'string',
+  baseId: 'number',
+  concurrency: 'number',
+  version: 'string',
+  binary: 'string',
+  adminAddress: 'string',
+} as const satisfies Record<keyof PeerEpoch, string>;
+
+function readPeerState(answer: unknown): PeerState {
+  const state = (answer ?? {}) as Partial<Record<keyof PeerState, unknown>>;
+  if (state.v !== PEER_PROTOCOL) {
+    throw new SluiceError('PROTOCOL_UNSUPPORTED', `expected a peer of protocol ${PEER_PROTOCOL}, found ${state.v}`);
+  }
+  const odd = (field: string): SluiceError =>
+    new SluiceError('INPUT_INVALID', `expected the peer to tell ${field}, found another value or none`);
+  if (typeof state.slot !== 'string') throw odd('slot');
+  if (!Number.isSafeInteger(state.nextEpoch)) throw odd('nextEpoch');
+  if (state.serving !== undefined) {
+    const serving = (state.serving ?? {}) as Record<string, unknown>;
+    for (const [field, type] of Object.entries(SERVING_FIELDS)) {
+      if (typeof serving[field] !== type) throw odd(`serving.${field}`);
+    }
+  }
+  return answer as PeerState;
 }
 
 async function text(message: IncomingMessage): Promise<string> {

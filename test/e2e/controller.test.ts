@@ -91,3 +91,25 @@ test('a rollback flips back while the first drain goes on; both old epochs end, 
   expect((await controller.proxy('edge')).serving).toMatchObject({ epoch: 2, version: '1.38.3' });
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
+
+test('a hot restart that the agent began while the controller was away is taken over and ended', async () => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.40.0') });
+  const { controller, agent, port } = mesh;
+  const load = newConnections(port, 200);
+  const { status } = await held(port, 8_000);
+  await controller.kill();
+  await agent.line('link: not connected');
+  agent.child.kill('SIGHUP');
+  await agent.line('signal');
+  // The new epoch has its listeners by xDS: it waits for the controller, and the old one serves on meanwhile.
+  await controller.restart();
+  await agent.line('new epoch serves');
+  const { items } = await until('the drain is taken over', async () => {
+    const list = await controller.call<{ items: UpgradeView[] }>('GET', '/upgrades');
+    return list.items.length > 0 ? list : undefined;
+  });
+  const done = await controller.phase(items[0]!.id, ['Done']);
+  expect(await status).toBe(200);
+  expect(done).toMatchObject({ from: '1.40.0', to: '1.40.0', oldEpoch: 0, connections: { cut: [] } });
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});

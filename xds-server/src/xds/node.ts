@@ -65,7 +65,8 @@ export function toNode(node: ProtoNode | null | undefined): XdsNode | undefined 
   const epoch = Number(text(NODE_METADATA.epoch) ?? 0);
   const build = node.user_agent_build_version?.version;
   return {
-    id: node.id,
+    // A node.id of the user's own is kept by the presets; the proxy's name then stands in the metadata.
+    id: text(NODE_METADATA.proxy) ?? node.id,
     cluster: node.cluster ?? '',
     metadata,
     epoch: Number.isSafeInteger(epoch) && epoch >= 0 ? epoch : 0,

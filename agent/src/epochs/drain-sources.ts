@@ -10,13 +10,17 @@ import { isAlive } from './proc.ts';
 export function drainSources(epoch: Epoch, now: () => number): DrainSources {
   const { pid, wasm } = epoch.meta;
   const readKernel = kernelReader(epoch);
+  /** One look counts and lists by the same reading, so that the two never differ. */
+  let view: KernelView | undefined;
   const { table } = epoch;
   const unknown = new UnknownRequests();
   return {
     kernel: async () => {
       const at = now();
+      view = undefined;
       try {
-        return { name: 'kernel', open: readKernel().open, at };
+        view = readKernel();
+        return { name: 'kernel', open: view.open, at };
       } catch (error) {
         // No process holds no socket.
         return isAlive(epoch.process)
@@ -47,7 +51,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       }
       return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections };
     },
-    ...(!wasm && { kernelList: kernelLister(epoch, readKernel) }),
+    ...(!wasm && { kernelList: kernelLister(epoch, () => view?.sockets ?? []) }),
     unknownInFlight: () => unknown.bound(table.tally(), now()),
     close: (ids) => {
       if (wasm) table.close(ids);
@@ -73,18 +77,12 @@ function kernelReader(epoch: Epoch): () => KernelView {
  * The connections of an Envoy without the filter, as the kernel lists them: the socket's inode for an id, and no more
  * known than whether its listener speaks HTTP. One of a listener that is not known to be all HTTP counts as TCP.
  */
-function kernelLister(epoch: Epoch, readKernel: () => KernelView): () => Connection[] {
+function kernelLister(epoch: Epoch, sockets: () => KernelView['sockets']): () => Connection[] {
   const firstSeen = new Map<number, number>();
   return () => {
     const { httpAddresses = [] } = epoch.meta;
-    let sockets: KernelView['sockets'];
-    try {
-      sockets = readKernel().sockets;
-    } catch {
-      sockets = [];
-    }
     const ports = new Set(httpAddresses.map((a) => a.slice(a.lastIndexOf(':'))));
-    return sockets.map(({ inode, local, peer }) => {
+    return sockets().map(({ inode, local, peer }) => {
       const openedAt = firstSeen.get(inode) ?? Date.now();
       firstSeen.set(inode, openedAt);
       const http = httpAddresses.includes(local) || ports.has(local.slice(local.lastIndexOf(':')));

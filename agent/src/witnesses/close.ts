@@ -1,6 +1,6 @@
-import { readdirSync, readlinkSync } from 'node:fs';
 import { close, pidfdGetfd, pidfdOpen } from '../native/fds.ts';
 import { libc } from '../native/libc.ts';
+import { socketFds } from '../native/proc-fd.ts';
 
 const SHUT_RD = 0;
 
@@ -13,9 +13,9 @@ export function shutdownSocket(pid: number, inode: number): boolean {
   const pidfd = pidfdOpen(pid);
   if (pidfd === undefined) return false;
   try {
-    const number = readdirSync(`/proc/${pid}/fd`).find((fd) => linkOf(pid, fd) === `socket:[${inode}]`);
-    if (number === undefined) return false;
-    const copy = pidfdGetfd(pidfd, Number(number));
+    const fd = fdOf(pid, inode);
+    if (fd === undefined) return false;
+    const copy = pidfdGetfd(pidfd, fd);
     try {
       return libc().shutdown(copy, SHUT_RD) === 0;
     } finally {
@@ -28,10 +28,7 @@ export function shutdownSocket(pid: number, inode: number): boolean {
   }
 }
 
-function linkOf(pid: number, fd: string): string {
-  try {
-    return readlinkSync(`/proc/${pid}/fd/${fd}`);
-  } catch {
-    return '';
-  }
+function fdOf(pid: number, inode: number): number | undefined {
+  for (const socket of socketFds(pid)) if (socket.inode === inode) return socket.fd;
+  return undefined;
 }

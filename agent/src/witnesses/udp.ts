@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { tcpAddress } from '../native/listeners.ts';
+import { readFileSync } from 'node:fs';
+import { heldSockets } from '../native/proc-fd.ts';
+import { addressText } from '../native/tcp-address.ts';
 
 /**
  * UDP sockets of a process that look like listeners: bound, without a peer, on a port that it listens on by TCP too or
@@ -8,13 +9,13 @@ import { tcpAddress } from '../native/listeners.ts';
 export function udpAddressesOf(pid: number, tcpAddresses: readonly string[]): string[] {
   const first = Number(/^\d+/.exec(read('/proc/sys/net/ipv4/ip_local_port_range'))?.[0] ?? 32_768);
   const tcpPorts = new Set(tcpAddresses.map((address) => Number(address.split(':').at(-1))));
-  const held = heldSockets(pid);
+  const held = heldByLiving(pid);
   const found = new Set<string>();
   for (const table of ['udp', 'udp6']) {
     for (const line of read(`/proc/${pid}/net/${table}`).split('\n').slice(1)) {
       const columns = line.trimStart().split(/\s+/);
-      if (!held.has(columns[9] ?? '') || !/:0000$/.test(columns[2] ?? '')) continue;
-      const address = tcpAddress(columns[1] ?? '').replace('tcp://', '');
+      if (!held.has(Number(columns[9])) || !/:0000$/.test(columns[2] ?? '')) continue;
+      const address = addressText(columns[1] ?? '');
       const port = Number(address.split(':').at(-1));
       if (tcpPorts.has(port) || port < first) found.add(address);
     }
@@ -22,24 +23,12 @@ export function udpAddressesOf(pid: number, tcpAddresses: readonly string[]): st
   return [...found];
 }
 
-function heldSockets(pid: number): Set<string> {
-  const held = new Set<string>();
+/** A process that is gone holds none. */
+function heldByLiving(pid: number): Set<number> {
   try {
-    for (const fd of readdirSync(`/proc/${pid}/fd`)) {
-      const inode = /^socket:\[(\d+)\]$/.exec(link(`/proc/${pid}/fd/${fd}`))?.[1];
-      if (inode !== undefined) held.add(inode);
-    }
+    return heldSockets(pid);
   } catch {
-    // gone
-  }
-  return held;
-}
-
-function link(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
+    return new Set();
   }
 }
 

@@ -1,6 +1,6 @@
 import type { UpgradeView } from '@sluice/contract';
 import { describe, expect, it } from 'vitest';
-import { goawayDelay, lastEnd, type Noted, upgradeResult, windowOf } from './result.ts';
+import { goawayDelay, lastEnd, type Noted, oldConnections, upgradeResult, windowOf } from './result.ts';
 
 const view = {
   from: '1.38.3',
@@ -29,11 +29,12 @@ const at = (localPort: number, openedAt: number, endedAt?: number) => ({
 
 describe('the end of the last old connection', () => {
   it('is the latest end of the connections that the old process held, by the clients clock', () => {
-    expect(lastEnd(noted, [at(7, 500, 5_000), at(8, 600, 9_000), at(9, 600, 20_000)])).toBe(9_000);
+    expect(lastEnd(noted, [at(7, 500, 5_000), at(8, 600, 9_000), at(9, 1_600, 20_000)])).toBe(9_000);
   });
 
   it('does not mistake a port that is used again for the old connection', () => {
     expect(lastEnd(noted, [at(7, 500, 5_000), at(7, 6_000, 20_000), at(8, 100, 900), at(8, 1_000, 3_000)])).toBe(5_000);
+    expect(oldConnections(noted, [at(9, 1_500, 20_000), at(9, 500, 1_900), at(9, 500, 2_005)])).toHaveLength(1);
   });
 
   it('is not known while one of them is open', () => {
@@ -76,7 +77,7 @@ it('makes the record of an upgrade with its counts by client', () => {
       refusedBeforeSent: 1,
       byProtocol: { a: { total: 10, failed: 0 }, b: { total: 5, failed: 2 } },
     },
-    connections: { old: 2, drained: 2, cut: 0 },
+    connections: { old: 1, drained: 1, cut: 0 },
     drainStartedAt: 2_000,
     lastOldConnectionEndedAt: 9_000,
     safeToResetAt: 9_050,

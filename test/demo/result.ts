@@ -52,12 +52,16 @@ export interface Noted {
 /** During an upgrade: from the start of the new process to the end of the last old connection + 1 s. */
 export const WINDOW_TAIL_MS = 1000;
 
-/** The clients' connections that the old process held. Ports are used again, so the time has to fit too. */
+/**
+ * The clients' connections that the old process held when it was told to drain: those opened before the new process was
+ * there, and those that the kernel showed on it a moment later. Ports are used again, so the time has to fit too.
+ */
 export function oldConnections(noted: Noted, log: readonly LoggedConnection[]): LoggedConnection[] {
-  return log.filter(
-    ({ localPort, openedAt, endedAt }) =>
-      noted.oldPorts.has(localPort) && openedAt <= noted.oldPortsAt && (endedAt ?? Infinity) >= noted.oldPortsAt,
-  );
+  const order = Math.min(noted.view.drainStartedAt ?? noted.oldPortsAt, noted.oldPortsAt);
+  return log.filter(({ localPort, openedAt, endedAt = Infinity }) => {
+    if (openedAt < noted.startedAt && endedAt >= order) return true;
+    return noted.oldPorts.has(localPort) && openedAt <= noted.oldPortsAt && endedAt >= noted.oldPortsAt;
+  });
 }
 
 /** When the last of them ended; the moment of reading when none was left then; undefined while one is open. */
@@ -89,7 +93,8 @@ export function upgradeResult(
 ): UpgradeResult {
   const { view } = noted;
   const sum = (pick: (one: ClientResult) => number) => counts.reduce((total, one) => total + pick(one), 0);
-  const held = oldConnections(noted, log).length;
+  // Counted from the clients' side, so that it is a witness of its own.
+  const old = oldConnections(noted, log).length;
   const cut = view.connections?.cut.length ?? 0;
   return {
     from: view.from ?? noted.from,
@@ -101,11 +106,7 @@ export function upgradeResult(
       refusedBeforeSent: sum((one) => one.refusedBeforeSent),
       byProtocol: Object.fromEntries(counts.map(({ name, total, failed }) => [name, { total, failed }])),
     },
-    connections: {
-      old: view.connections?.old ?? held,
-      drained: view.connections?.drained ?? held - cut,
-      cut,
-    },
+    connections: { old, drained: old - cut, cut },
     drainStartedAt: view.drainStartedAt ?? noted.oldPortsAt,
     lastOldConnectionEndedAt: lastEnd(noted, log) ?? 0,
     safeToResetAt: view.safeToResetAt ?? 0,

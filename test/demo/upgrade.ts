@@ -61,7 +61,6 @@ export async function runUpgrade(stack: Stack, follower: Follower, to: string, d
   // None: it has ended already.
   const oldPorts = await clientPortsOf(old.pid, [http, tls, tcp]).catch(() => new Set<number>());
   const now = await stack.api.proxy(stack.proxy);
-  stack.note(now);
   const fresh = now.epochs.find(({ epoch }) => epoch === draining.epoch);
 
   await follower.when(`the drain of ${old.version}`, drainLimitMs, () => {

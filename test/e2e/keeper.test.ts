@@ -39,7 +39,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   for (const keeper of keepers) keeper.child.kill('SIGKILL');
-  await endEpochs(dir);
+  endEpochs(dir);
   upstream.closeAllConnections();
   upstream.close();
   await block.release();

@@ -38,7 +38,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const { keeper, dir } of started.splice(0)) {
     keeper.child.kill('SIGKILL');
-    await endEpochs(dir);
+    endEpochs(dir);
   }
   upstream.closeAllConnections();
   upstream.close();

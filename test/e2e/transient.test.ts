@@ -75,7 +75,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  await endEpochs(dir);
+  endEpochs(dir);
   for (const front of fronts) front.child.kill('SIGKILL');
   await Promise.all(fronts.map((front) => front.exited));
   await block.release();

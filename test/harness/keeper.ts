@@ -1,5 +1,7 @@
 import { request } from 'node:http';
 import path from 'node:path';
+import { epochFolders } from '@sluice/agent/epochs/folder';
+import { signal } from '@sluice/agent/epochs/proc';
 import type { EpochStatus } from '@sluice/contract';
 import { type Child, start } from './process.ts';
 
@@ -94,9 +96,7 @@ export class KeeperProcess {
 }
 
 /** Ends every Envoy that a keeper's run folder knows of, also when the keeper is dead. */
-export async function endEpochs(dir: string): Promise<void> {
-  const { epochFolders } = await import('@sluice/agent/epochs/folder');
-  const { signal } = await import('@sluice/agent/epochs/proc');
+export function endEpochs(dir: string): void {
   for (const folder of epochFolders(path.join(dir, 'epochs'))) {
     const meta = folder.readMeta();
     if (meta) signal({ pid: meta.pid, startTime: meta.startTime }, 'SIGKILL');

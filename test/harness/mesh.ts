@@ -74,7 +74,7 @@ export async function startMesh(agentConfig: Record<string, unknown>): Promise<M
     async close() {
       for (const agent of agents) agent.child.kill('SIGKILL');
       controller.child.kill('SIGKILL');
-      await endEpochs(dir);
+      endEpochs(dir);
       upstream.closeAllConnections();
       upstream.close();
       await block.release();

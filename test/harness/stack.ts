@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { PolicyPatch, ProxyView } from '@sluice/contract';
 import { Api } from './api.ts';
 import { envoyBinaries } from './envoy-bin.ts';
+import { endEpochs } from './keeper.ts';
 import type { Targets } from './load/client.ts';
 import type { Block } from './ports.ts';
 import { type Child, start, until } from './process.ts';
@@ -23,6 +24,8 @@ export interface StackOptions {
   readonly agent?: Readonly<Record<string, unknown>>;
 }
 
+type AgentConfig = { readonly dir: string } & Readonly<Record<string, unknown>>;
+
 /** Controller, keeper and Envoys of one proxy, each a process of its own; each can be killed and started again. */
 export class Stack {
   readonly proxy: string;
@@ -32,8 +35,7 @@ export class Stack {
   controller: Child | undefined;
   agent: Child | undefined;
   private readonly controllerConfig: object;
-  private readonly agentConfig: object;
-  private readonly envoys = new Set<number>();
+  private readonly agentConfig: AgentConfig;
   private readonly onExit = () => this.killEnvoys();
 
   private constructor(parts: {
@@ -42,7 +44,7 @@ export class Stack {
     api: Api;
     dir: string;
     controller: object;
-    agent: object;
+    agent: AgentConfig;
   }) {
     this.proxy = parts.proxy;
     this.targets = parts.targets;
@@ -125,36 +127,23 @@ export class Stack {
       },
       { limitMs },
     );
-    this.note(view);
     const url = `http://${this.targets.host}:${this.targets.http}/`;
     const answers = async () => ((await fetch(url, { headers: { connection: 'close' } })).ok ? true : undefined);
     await until('the HTTP listener answers', answers, { limitMs });
     return view;
   }
 
-  /** Remembers the pids of its Envoys: they outlive their keeper by design, but not the test. */
-  note(view: ProxyView): void {
-    for (const { pid } of view.epochs) this.envoys.add(pid);
-  }
-
   async stop(): Promise<void> {
     process.off('exit', this.onExit);
-    const view = await this.api.proxy(this.proxy).catch(() => undefined);
-    if (view !== undefined) this.note(view);
     // The keeper first: it would start a killed Envoy again.
     await this.agent?.stop();
     this.killEnvoys();
     await this.controller?.stop();
   }
 
+  /** By the agent's run folder: it knows of each Envoy, also of one that no controller ever heard of. */
   private killEnvoys(): void {
-    for (const pid of this.envoys) {
-      try {
-        process.kill(pid, 'SIGKILL');
-      } catch {
-        // It has ended.
-      }
-    }
+    endEpochs(this.agentConfig.dir);
   }
 
   private child(name: string, file: string, config: object, ready: RegExp): Promise<Child> {

@@ -7,6 +7,7 @@ import { type ResetReport, writeAtomically } from '../epochs/folder.ts';
 import { orderFile } from '../epochs/order-file.ts';
 import { pressureForCutoff, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
+import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
@@ -34,12 +35,7 @@ export class Drains {
     const { now, log } = this.#context;
     const { alone } = authority;
     if (old.meta.drainingSince === undefined) {
-      const sources = old.sources(now);
-      old.update({ state: 'draining', drainingSince: now(), endedBy: upgradeId, policy });
-      void sources.kernel().then((witness) => {
-        if (witness.open !== undefined && old.meta.oldConnections === undefined)
-          old.update({ oldConnections: witness.open });
-      });
+      old.update({ state: 'draining', drainingSince: now(), endedBy: upgradeId, policy, ...countOf(old) });
     }
     const watch = new DrainWatch({
       epoch: old.number,
@@ -192,6 +188,15 @@ export class Drains {
   #clear(old: Epoch): void {
     for (const timer of this.#timers.get(old.number) ?? []) clearTimeout(timer);
     this.#timers.delete(old.number);
+  }
+}
+
+/** Its connections as of now; none known when the kernel can not tell. */
+function countOf(old: Epoch): { readonly oldConnections?: number } {
+  try {
+    return { oldConnections: readKernel(old.process.pid, old.meta.listenAddresses ?? []).open };
+  } catch {
+    return {};
   }
 }
 

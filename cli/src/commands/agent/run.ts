@@ -7,6 +7,7 @@ import { dirOption, duration, needDir, whole } from '../../lib/options.ts';
 import type { Plan } from '../../program.ts';
 
 interface Options {
+  readonly transient?: boolean;
   readonly proxy?: string;
   readonly slot?: string;
   readonly dir?: string;
@@ -79,17 +80,23 @@ export function keeperCommand(plan: Plan): Command {
     )
     .addOption(logOption())
     .addOption(configOption());
+  command.option(
+    '--transient',
+    'become Envoy and leave nothing resident; an upgrade is another start with --transient (a crash then refuses connections)',
+  );
   return command.action(() =>
     plan(async (io) => {
       await applyConfigFile(command);
       const options = command.opts<Options>();
       const config = await keeperFields(options);
       // Only here: a keeper is no small thing to load, and nothing else of the command needs one.
-      const [{ startKeeper }, { jsonLog }] = await Promise.all([
-        import('@sluice/agent/keeper'),
-        import('@sluice/agent/log'),
-      ]);
+      const { jsonLog } = await import('@sluice/agent/log');
       const log = jsonLog(options.logLevel, (line) => io.err.write(line), { proxy: config.proxy, slot: config.slot });
+      if (options.transient === true) {
+        const { becomeEpoch } = await import('@sluice/agent/transient/index');
+        return becomeEpoch({ ...config, log });
+      }
+      const { startKeeper } = await import('@sluice/agent/keeper');
       const keeper = await startKeeper({ ...config, log });
       await keeper.done;
       return 0;

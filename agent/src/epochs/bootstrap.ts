@@ -1,9 +1,19 @@
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { SluiceError } from '@sluice/contract';
 import { type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
-import { parse } from 'yaml';
 import type { EpochFolder } from './folder.ts';
 import { writeAtomically } from './folder.ts';
+
+/** JSON is read without the YAML library, which would cost every agent some 10 MB for one file. */
+function parseText(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const { parse } = createRequire(import.meta.url)('yaml') as typeof import('yaml');
+    return parse(text);
+  }
+}
 
 /** Reads a bootstrap in Envoy's own form, YAML or JSON. Throws CONFIG_INVALID with line and column. */
 export function readBootstrap(file: string): Record<string, unknown> {
@@ -15,7 +25,7 @@ export function readBootstrap(file: string): Record<string, unknown> {
   }
   let value: unknown;
   try {
-    value = parse(text);
+    value = parseText(text);
   } catch (cause) {
     throw new SluiceError('CONFIG_INVALID', `expected YAML or JSON in ${file}, found: ${(cause as Error).message}`, {
       cause,

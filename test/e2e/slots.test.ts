@@ -5,8 +5,8 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
-import { meshResources } from '../harness/mesh.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { staticBootstrap } from '../harness/static-bootstrap.ts';
 
 let block: Block;
 let upstream: http.Server;
@@ -22,7 +22,7 @@ beforeEach(async () => {
   upstream.keepAliveTimeout = 60_000;
   await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
   const bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(upstreamPort)));
+  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
   const shared = path.join(block.dir, 'shared');
   mkdirSync(shared);
   base = {
@@ -76,13 +76,3 @@ test('two agents that claim one slot: the second is refused by name, the first s
   await expect(agent('one', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|to be free/);
   expect((await one.serving()).epoch).toBe(0);
 });
-
-function staticBootstrap(upstreamPort: number): unknown {
-  const [listener, route, , endpoints] = meshResources(port, upstreamPort).map((r) => {
-    const { '@type': _, ...rest } = r as Record<string, unknown>;
-    return rest;
-  }) as Record<string, unknown>[];
-  const text = JSON.stringify(listener).replace(/"rds":\{.*?"V3"\}\}/, `"route_config":${JSON.stringify(route)}`);
-  const cluster = { name: 'up', type: 'STATIC', connect_timeout: '1s', load_assignment: endpoints };
-  return { static_resources: { listeners: [JSON.parse(text)], clusters: [cluster] } };
-}

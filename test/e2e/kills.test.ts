@@ -4,6 +4,7 @@ import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { type Mesh, startMesh } from '../harness/mesh.ts';
+import { until } from '../harness/process.ts';
 
 let mesh: Mesh | undefined;
 afterEach(async () => {
@@ -50,6 +51,31 @@ test.each(PHASES)(
     held.close();
   },
 );
+
+test('a new version that crashes again and again in its drain gives way to the one before; nothing is refused', async () => {
+  mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
+  const { controller, port } = mesh;
+  const load = newConnections(port, 200);
+  const held = await HeldClients.open(port); // keeps the old epoch alive, whose version is to come back
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), {
+    http1: { silentIdleGraceMs: 600_000 },
+  });
+  await controller.phase(upgrade.id, ['Draining']);
+  for (let crash = 0; crash < 3; crash++) {
+    const serving = await mesh.agent.serving();
+    // What had waited in the backlog is in flight right after a relaunch: it is answered before the next crash.
+    const answered = load.counts.answered;
+    await until('the backlog is answered', () => (load.counts.answered > answered + 300 ? true : undefined));
+    process.kill(serving.pid, 'SIGKILL');
+    await mesh.agent.line('relaunched', (l) => l.after === serving.epoch);
+  }
+  await controller.phase(upgrade.id, ['RolledBack']);
+  expect((await mesh.agent.serving()).version).toBe('1.38.3');
+  const counts = await load.stop();
+  expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
+  expect(counts.lost, counts.failures.slice(0, 3).join('; ')).toBeLessThan(30);
+  held.close();
+});
 
 /** As soon as the phase is reached; a phase that is over before it is seen counts, the kill is then a little late. */
 async function atLeast(m: Mesh, id: string, phase: Phase): Promise<void> {

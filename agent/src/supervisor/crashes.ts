@@ -17,7 +17,7 @@ export class Crashes {
   readonly #context: KeeperContext;
   #history: CrashHistory = NO_CRASHES;
   /** Crashes of epochs of one upgrade. */
-  readonly #byUpgrade = new Map<string, number>();
+  readonly #byUpgrade = new Map<string, { readonly crashes: number; readonly before: number | undefined }>();
   /** Set when the budget is used up: nothing serves. */
   exhausted = false;
   total = 0;
@@ -122,11 +122,12 @@ export class Crashes {
   #source(crashed: Epoch): { source: Epoch; rollback: boolean } {
     const { createdBy, parent } = crashed.meta;
     if (createdBy === undefined) return { source: crashed, rollback: false };
-    const crashes = (this.#byUpgrade.get(createdBy) ?? 0) + 1;
-    this.#byUpgrade.set(createdBy, crashes);
-    const before = parent === undefined ? undefined : this.#context.registry.get(parent);
-    return before && crashes > CRASHES_BEFORE_ROLLBACK
-      ? { source: before, rollback: true }
+    const { crashes, before } = this.#byUpgrade.get(createdBy) ?? { crashes: 0, before: parent };
+    // A relaunched epoch has no parent: the version from before is that of the first one's.
+    this.#byUpgrade.set(createdBy, { crashes: crashes + 1, before });
+    const source = before === undefined ? undefined : this.#context.registry.get(before);
+    return source && crashes >= CRASHES_BEFORE_ROLLBACK
+      ? { source, rollback: true }
       : { source: crashed, rollback: false };
   }
 }

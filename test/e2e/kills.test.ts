@@ -70,7 +70,11 @@ test('a new version that crashes again and again in its drain gives way to the o
     await mesh.agent.line('relaunched', (l) => l.after === serving.epoch);
   }
   await controller.phase(upgrade.id, ['RolledBack']);
-  expect((await mesh.agent.serving()).version).toBe('1.38.3');
+  const epochs = await mesh.agent.epochs();
+  expect(epochs.map((e) => [e.state, e.version])).toEqual([
+    ['draining', '1.38.3'],
+    ['serving', '1.38.3'],
+  ]);
   const counts = await load.stop();
   expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
   expect(counts.lost, counts.failures.slice(0, 3).join('; ')).toBeLessThan(30);

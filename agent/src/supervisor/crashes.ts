@@ -56,6 +56,8 @@ export class Crashes {
     const { registry, config, kept, log, signal, send, now } = this.#context;
     crashed.release();
     registry.remove(crashed);
+    // An upgrade that was under way has put another one in its place: two that accept would share the connections.
+    if (registry.serving()) return announceEpochs(this.#context);
     const upgradeId = crashed.meta.createdBy;
     for (;;) {
       const decision = onCrash(this.#history, now());
@@ -109,7 +111,9 @@ export class Crashes {
           });
         }
         announceEpochs(this.#context);
-        await independent;
+        // One that dies in these two seconds is a crash of its own, which `watch` answers.
+        await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
+        if (registry.serving() !== epoch) return;
         await keepListeners(this.#context, epoch);
         return;
       } catch (error) {

@@ -12,9 +12,10 @@ export class Screen {
   }
 
   draw(lines: readonly string[]): void {
-    const columns = this.#io.out.columns ?? 80;
+    // A terminal that does not know its size says 0.
+    const columns = this.#io.out.columns || 80;
     // One row stays free: a block as high as the terminal would scroll, and could not be drawn over.
-    const rows = Math.max(1, (this.#io.out.rows ?? 24) - 1);
+    const rows = Math.max(1, (this.#io.out.rows || 24) - 1);
     const shown =
       lines.length > rows ? [...lines.slice(0, rows - 1), `... ${lines.length - rows + 1} more lines`] : lines;
     const up = this.#drawn === 0 ? '' : `${ESC}${this.#drawn}A`;

@@ -70,6 +70,15 @@ test('two slots flip twice: each new agent takes over from the other, nothing is
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 
+test('two agents that start at once with nothing serving: one is first, the other takes over from it', async () => {
+  const [one, two] = await Promise.all([agent('one', '1', '1.40.0'), agent('two', '2', '1.40.0')]);
+  const roles = [one, two].map((a) => a.lines.find((l) => l.message === 'epoch negotiated')?.role);
+  expect(roles.sort()).toEqual(['first', 'new']);
+  await Promise.race([one.line('old epoch reset'), two.line('old epoch reset')]);
+  const serving = [...(await one.epochs()), ...(await two.epochs())].filter((e) => e.state === 'serving');
+  expect(serving).toHaveLength(1);
+});
+
 test('two agents that claim one slot: the second is refused by name, the first serves on', async () => {
   const one = await agent('one', '1', '1.40.0');
   await expect(agent('other', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|expected .*peer-1\.sock to be free/);

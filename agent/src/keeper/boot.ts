@@ -1,7 +1,8 @@
 import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { type BroughtUp, bringUp, type EpochPlan, type Predecessor } from '../epochs/handover.ts';
-import { negotiate } from '../handoff/negotiate.ts';
+import { takeLock } from '../handoff/lock.ts';
+import { type Mine, negotiate } from '../handoff/negotiate.ts';
 import { findPeer, type PeerEpoch, tellServed } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { readSidecarsetVersions } from '../handoff/sidecarset.ts';
@@ -18,26 +19,45 @@ const PEER_WAIT_MS = 30_000;
  * or nothing, when that one is the newer.
  */
 export async function boot(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
-  const { config, log } = context;
+  const { config } = context;
   const { shared } = config;
   if (shared === undefined) return firstEpoch(context, watch);
   const versions = readSidecarsetVersions(process.env);
   const mine = { slot: config.slot, ...(versions && { versions }) };
   const deadline = context.now() + PEER_WAIT_MS;
   for (let wait = 50; ; wait = Math.min(wait * 2, 1_000)) {
-    const peer = await findPeer(shared, config.slot);
-    const decided = negotiate(mine, peer?.state, lastReserved(shared) + 1);
-    log('info', 'epoch negotiated', {
-      role: decided.role,
-      peer: peer?.state.slot,
-      epoch: 'epoch' in decided ? decided.epoch : undefined,
-    });
-    if (decided.role === 'standby') return;
-    if (decided.role === 'new' && peer?.state.serving) return takeOver(context, watch, peer.path, peer.state.serving);
-    // The peer that was to hand over never came: nobody serves, so this one must.
-    if (decided.role === 'first' || context.now() > deadline) return firstEpoch(context, watch);
+    if (await decide(context, watch, mine, shared, context.now() > deadline)) return;
     await new Promise((resolve) => setTimeout(resolve, wait));
     context.signal.throwIfAborted();
+  }
+}
+
+/** One round of the negotiation; true when this agent has its place. */
+async function decide(
+  context: KeeperContext,
+  watch: (epoch: Epoch) => void,
+  mine: Mine,
+  shared: string,
+  last: boolean,
+): Promise<boolean> {
+  // One agent at a time: of two that start at once the second then finds the first one's epoch serving.
+  const lock = await takeLock(shared, 'boot').catch((error: unknown) => {
+    if (error instanceof SluiceError && error.code === 'SLOT_TAKEN') return undefined;
+    throw error;
+  });
+  if (!lock) return false;
+  try {
+    const peer = await findPeer(shared, mine.slot);
+    const decided = negotiate(mine, peer?.state, lastReserved(shared) + 1);
+    context.log('info', 'epoch negotiated', { ...decided, peer: peer?.state.slot });
+    if (decided.role === 'standby') return true;
+    if (decided.role === 'new' && peer?.state.serving) await takeOver(context, watch, peer.path, peer.state.serving);
+    // The peer that was to hand over never came: nobody serves, so this one must.
+    else if (decided.role === 'first' || last) await firstEpoch(context, watch);
+    else return false;
+    return true;
+  } finally {
+    await lock.release();
   }
 }
 

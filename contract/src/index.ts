@@ -3,6 +3,7 @@ export * from './connections.ts';
 export * from './errors.ts';
 export * from './levers.ts';
 export * from './messages.ts';
+export * from './methods.ts';
 export * from './metrics.ts';
 export * from './ndjson.ts';
 export * from './node.ts';

@@ -1,4 +1,5 @@
 import type { Connection } from './connections.ts';
+import type { MethodName, MethodWish } from './methods.ts';
 import type { DrainOrder } from './order.ts';
 import type { DrainPolicy } from './policy.ts';
 import type { Verdict } from './verdict.ts';
@@ -31,6 +32,8 @@ export interface EpochStatus {
   /** Set from the moment that its listeners are drained. */
   readonly drainingSince?: number;
   readonly upgradeId?: string;
+  /** How it took over from the epoch before it. */
+  readonly method?: MethodName;
   readonly verdict?: Verdict;
 }
 
@@ -39,6 +42,8 @@ export interface UpgradeTarget {
   readonly to: string;
   /** Path of another bootstrap; the running one's when absent. */
   readonly bootstrap?: string;
+  /** How to hand over; `auto` when absent. */
+  readonly method?: MethodWish;
 }
 
 export interface CheckResult {

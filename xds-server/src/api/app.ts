@@ -4,6 +4,8 @@ import {
   type ConnectionsView,
   type DrainPolicy,
   type ExplainView,
+  METHOD_WISHES,
+  type MethodWish,
   type ProxyView,
   parsePolicy,
   SluiceError,
@@ -45,7 +47,8 @@ const MAX_CONNECTIONS = 10_000;
 const MAX_UPGRADES = 500;
 
 const text = z.string().min(1).max(4_096);
-const target = z.strictObject({ to: text, bootstrap: text.optional() });
+const method = z.enum(METHOD_WISHES).optional();
+const target = z.strictObject({ to: text, bootstrap: text.optional(), method });
 const create = target.extend({ proxy: text, policy: z.unknown().optional(), slot: text.optional() });
 const byWhom = z.strictObject({ by: text.optional() }).nullish();
 const reset = z.strictObject({ override: z.strictObject({ by: text, reason: text }).optional() }).nullish();
@@ -100,10 +103,10 @@ export function createApp(parts: AppParts): FastifyInstance {
       api.post('/upgrades', async ({ body }, reply) => {
         const wish = read(create, body);
         known(wish.proxy);
-        const { proxy, to, bootstrap, slot } = wish;
+        const { proxy, slot } = wish;
         const state = await driver.create({
           proxy,
-          target: { to, ...(bootstrap === undefined ? {} : { bootstrap }) },
+          target: targetOf(wish),
           policy: parsePolicy(wish.policy, parts.policy),
           slot,
         });
@@ -177,12 +180,11 @@ export function createApp(parts: AppParts): FastifyInstance {
     };
   }
 
-  async function check(proxy: string, wish: { to: string; bootstrap?: string | undefined }): Promise<CheckView> {
+  async function check(proxy: string, wish: Wish): Promise<CheckView> {
     const there = agents.require(proxy);
     const slot = agents.choose(proxy, wish.to) ?? there[0]?.slot;
     const agent = there.find((one) => one.slot === slot) as AgentEntry;
-    const { to, bootstrap } = wish;
-    const target: UpgradeTarget = { to, ...(bootstrap === undefined ? {} : { bootstrap }) };
+    const target = targetOf(wish);
     const answer = await ask(agent, CHECK_MS, 'the check', (requestId) => ({ type: 'check', requestId, target }));
     if (answer.type !== 'checked') throw new SluiceError('INTERNAL', `the agent answered ${answer.type} to a check`);
     return { proxy, ok: answer.ok, checks: answer.checks };
@@ -237,4 +239,15 @@ function read<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   const issue = result.error.issues[0];
   const path = issue?.path.join('.') || 'body';
   throw new SluiceError('INPUT_INVALID', `${path}: ${issue?.message ?? 'wrong'}`);
+}
+
+interface Wish {
+  readonly to: string;
+  readonly bootstrap?: string | undefined;
+  readonly method?: MethodWish | undefined;
+}
+
+/** An upgrade's target without the fields that were not given. */
+function targetOf({ to, bootstrap, method }: Wish): UpgradeTarget {
+  return { to, ...(bootstrap !== undefined && { bootstrap }), ...(method !== undefined && { method }) };
 }

@@ -66,7 +66,7 @@ export function resumeStarting(turn: Turn, event: Of<'epochs'>, bounds: Bounds):
         from: old.version,
         to: fresh.version,
         at: turn.around.now,
-        method: 'hot-restart',
+        method: fresh.method ?? 'hot-restart',
       });
       return;
     }

@@ -26,11 +26,16 @@ const epoch = z.looseObject({
   pid: z.number().int(),
   startedAt: instant,
   upgradeId: z.string().optional(),
+  method: z.string().optional(),
   verdict: verdict.optional(),
 });
 const epochs = z.array(epoch).max(1_000);
 const checks = z.array(z.looseObject({ name: z.string(), ok: z.boolean(), found: z.string() })).max(200);
-const target = z.looseObject({ to: z.string().min(1), bootstrap: z.string().optional() });
+const target = z.looseObject({
+  to: z.string().min(1),
+  bootstrap: z.string().optional(),
+  method: z.string().optional(),
+});
 
 const SCHEMAS = {
   hello: z.looseObject({

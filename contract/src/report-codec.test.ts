@@ -44,6 +44,7 @@ const record: fc.Arbitrary<ReportRecord> = fc.oneof(
   fc.tuple(u64, state).map(([id, s]) => ({ kind: 'update' as const, id, ...s })),
   fc.record({ kind: fc.constant('close' as const), id: u64, by: fc.constantFrom(...CLOSED_BY), at: time }),
   fc.record({ kind: fc.constant('order' as const), json: fc.string({ unit: 'binary', maxLength: 500 }) }),
+  fc.record({ kind: fc.constant('route' as const), id: u64, route: str }),
 );
 
 const report: fc.Arbitrary<Report> = fc.record({
@@ -52,6 +53,7 @@ const report: fc.Arbitrary<Report> = fc.record({
   draining: fc.boolean(),
   tracking: fc.boolean(),
   more: fc.boolean(),
+  marks: fc.boolean(),
   epoch: u32,
   seq: u32,
   vm: u64,
@@ -66,7 +68,7 @@ const report: fc.Arbitrary<Report> = fc.record({
 
 const command: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ type: fc.constant('subscribe' as const), ms: u32 }),
-  fc.record({ type: fc.constant('close' as const), id: u64 }),
+  fc.record({ type: fc.constantFrom('close' as const, 'mark' as const, 'cut' as const), id: u64 }),
   fc.record({ type: fc.constant('ackOrder' as const), version: count }),
   fc.constant({ type: 'snapshot' as const }),
 );

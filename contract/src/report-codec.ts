@@ -51,7 +51,14 @@ export interface OrderRecord {
   readonly json: string;
 }
 
-export type ReportRecord = OpenRecord | UpdateRecord | CloseRecord | OrderRecord;
+export interface RouteRecord {
+  readonly kind: 'route';
+  readonly id: string;
+  /** Empty: the newest request's route has no name. */
+  readonly route: string;
+}
+
+export type ReportRecord = OpenRecord | UpdateRecord | CloseRecord | OrderRecord | RouteRecord;
 
 /** A decoded report; see report.ts for the meaning of each field. */
 export interface Report {
@@ -60,6 +67,8 @@ export interface Report {
   readonly draining: boolean;
   readonly tracking: boolean;
   readonly more: boolean;
+  /** False: a filter from before mark and cut; neither may be sent to it. */
+  readonly marks: boolean;
   readonly epoch: number;
   readonly seq: number;
   /** Decimal, because it is a u64. */
@@ -75,7 +84,7 @@ export interface Report {
 
 export type Command =
   | { readonly type: 'subscribe'; readonly ms: number }
-  | { readonly type: 'close'; readonly id: string }
+  | { readonly type: 'close' | 'mark' | 'cut'; readonly id: string }
   | { readonly type: 'ackOrder'; readonly version: number }
   | { readonly type: 'snapshot' };
 
@@ -138,8 +147,10 @@ function readRecord(r: Reader): ReportRecord {
       if (length > MAX_ORDER_BYTES) throw invalid(`an order of at most ${MAX_ORDER_BYTES} bytes`, String(length));
       return { kind: 'order', json: r.text(length, 'order') };
     }
+    case RECORD.route:
+      return { kind: 'route', id: String(r.u64('id')), route: r.str('route') };
     default:
-      throw invalid('a record of kind 1 to 4', String(kind));
+      throw invalid('a record of kind 1 to 5', String(kind));
   }
 }
 
@@ -161,6 +172,7 @@ export function decodeReport(bytes: Uint8Array): Report {
     draining: (flags & FLAG.draining) !== 0,
     tracking: (flags & FLAG.tracking) !== 0,
     more: (flags & FLAG.more) !== 0,
+    marks: (flags & FLAG.marks) !== 0,
     epoch: r.u32('epoch'),
     seq: r.u32('seq'),
     vm: String(r.u64('vm')),
@@ -184,7 +196,7 @@ export function encodeReport(report: Report): Uint8Array {
   w.text(Buffer.from(REPORT_MAGIC));
   w.u16(REPORT_VERSION);
   let flags = 0;
-  for (const name of ['snapshotFirst', 'snapshotLast', 'draining', 'tracking', 'more'] as const)
+  for (const name of ['snapshotFirst', 'snapshotLast', 'draining', 'tracking', 'more', 'marks'] as const)
     if (report[name]) flags |= FLAG[name];
   w.u16(flags);
   w.u32(report.epoch);
@@ -210,6 +222,10 @@ function writeRecord(w: Writer, record: ReportRecord): void {
     return;
   }
   w.u64(record.id);
+  if (record.kind === 'route') {
+    w.str(record.route);
+    return;
+  }
   if (record.kind === 'close') {
     w.u8(CLOSED_BY.indexOf(record.by));
     w.time(record.at);
@@ -230,7 +246,7 @@ function writeRecord(w: Writer, record: ReportRecord): void {
 
 /**
  * The body of a reply; empty when there is no command. Throws TOO_LARGE past MAX_REPLY_BYTES: the caller decides what
- * waits (a close is 9 bytes, nothing else repeats).
+ * waits (a close, mark or cut is 9 bytes, nothing else repeats).
  */
 export function encodeReply(commands: readonly Command[]): Uint8Array {
   if (commands.length === 0) return new Uint8Array(0);
@@ -241,8 +257,8 @@ export function encodeReply(commands: readonly Command[]): Uint8Array {
   for (const command of commands) {
     w.u8(COMMAND[command.type]);
     if (command.type === 'subscribe') w.u32(command.ms);
-    else if (command.type === 'close') w.u64(command.id);
     else if (command.type === 'ackOrder') w.u64(command.version);
+    else if (command.type !== 'snapshot') w.u64(command.id);
   }
   if (commands.length > 0xffff || w.length > MAX_REPLY_BYTES)
     throw new SluiceError('TOO_LARGE', `expected a reply of at most ${MAX_REPLY_BYTES} bytes, found ${w.length}`);
@@ -265,7 +281,9 @@ export function decodeReply(bytes: Uint8Array): Command[] {
     else if (type === COMMAND.close) commands.push({ type: 'close', id: String(r.u64('id')) });
     else if (type === COMMAND.ackOrder) commands.push({ type: 'ackOrder', version: r.count('version') });
     else if (type === COMMAND.snapshot) commands.push({ type: 'snapshot' });
-    else throw invalid('a command of 1 to 4', String(type));
+    else if (type === COMMAND.mark) commands.push({ type: 'mark', id: String(r.u64('id')) });
+    else if (type === COMMAND.cut) commands.push({ type: 'cut', id: String(r.u64('id')) });
+    else throw invalid('a command of 1 to 6', String(type));
   }
   if (r.left !== 0) throw invalid(`the end after ${count} commands`, `${r.left} more bytes`);
   return commands;

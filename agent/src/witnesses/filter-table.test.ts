@@ -37,6 +37,7 @@ function report(change: Partial<Report> = {}): Report {
     draining: false,
     tracking: true,
     more: false,
+    marks: true,
     epoch: 3,
     seq: seq++,
     vm: '1',

@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { SluiceError } from '@sluice/contract';
 import { check, libc, must } from './libc.ts';
+import { controlRoom, decodeRights, encodeRights } from './scm-rights.ts';
 
 /**
  * AF_UNIX datagram sockets with abstract names, and the descriptors that travel with a message (SCM_RIGHTS). Envoy fills
@@ -11,15 +12,12 @@ const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
-const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const PATH_LENGTH = 108;
 const MAX_DATAGRAM = 65_536;
-const CMSG_HEADER = 16;
 /** Envoy sends one descriptor a message; room for more so that a surplus one is closed and not leaked. */
 const MAX_FDS = 8;
 
@@ -63,7 +61,7 @@ export function bindDatagram(name: string): number {
 /** One datagram, or undefined when none waits. Throws when it was cut short. */
 export function receive(fd: number): Datagram | undefined {
   const data = Buffer.allocUnsafe(MAX_DATAGRAM);
-  const control = Buffer.alloc(CMSG_HEADER + 4 * MAX_FDS + 16);
+  const control = controlRoom(MAX_FDS);
   const name = Buffer.alloc(2 + PATH_LENGTH);
   const header = {
     msg_name: name,
@@ -76,7 +74,7 @@ export function receive(fd: number): Datagram | undefined {
   };
   const got = check('recvmsg', Number(libc().recvmsg(fd, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)), 'EAGAIN', 'EINTR');
   if (got === undefined) return undefined;
-  const fds = rights(control.subarray(0, Number(header.msg_controllen)));
+  const fds = decodeRights(control.subarray(0, Number(header.msg_controllen)));
   if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) !== 0) {
     for (const each of fds) closeSync(each);
     throw new SluiceError(
@@ -88,33 +86,13 @@ export function receive(fd: number): Datagram | undefined {
   return { data: Buffer.from(data.subarray(0, got)), fds, from };
 }
 
-function rights(control: Buffer): number[] {
-  const fds: number[] = [];
-  for (let at = 0; at + CMSG_HEADER <= control.length; ) {
-    const length = Number(control.readBigUInt64LE(at));
-    if (length < CMSG_HEADER || at + length > control.length) break;
-    if (control.readInt32LE(at + 8) === SOL_SOCKET && control.readInt32LE(at + 12) === SCM_RIGHTS) {
-      for (let i = at + CMSG_HEADER; i + 4 <= at + length; i += 4) fds.push(control.readInt32LE(i));
-    }
-    at += (length + 7) & ~7;
-  }
-  return fds;
-}
-
 /**
  * `sent`; `full`: the receiver's queue has no room now; `gone`: nobody holds that name (any more).
  * The descriptors stay the caller's.
  */
 export function send(fd: number, to: string, data: Buffer, fds: readonly number[] = []): 'sent' | 'full' | 'gone' {
   const address = sockaddr(to);
-  let control: Buffer | null = null;
-  if (fds.length > 0) {
-    control = Buffer.alloc(CMSG_HEADER + ((4 * fds.length + 7) & ~7));
-    control.writeBigUInt64LE(BigInt(CMSG_HEADER + 4 * fds.length), 0);
-    control.writeInt32LE(SOL_SOCKET, 8);
-    control.writeInt32LE(SCM_RIGHTS, 12);
-    for (const [i, each] of fds.entries()) control.writeInt32LE(each, CMSG_HEADER + 4 * i);
-  }
+  const control = encodeRights(fds);
   const header = {
     msg_name: address,
     msg_namelen: address.length,

@@ -24,6 +24,8 @@ function take(): ArrayBuffer {
   return bytes;
 }
 
+const empty = new ArrayBuffer(0);
+
 function reset(): void {
   store<u64>(out, 0);
   store<u64>(out2, 0);
@@ -42,6 +44,22 @@ export function warn(text: string): void {
 export function property(path: ArrayBuffer): ArrayBuffer | null {
   reset();
   return host.getProperty(changetype<usize>(path), path.byteLength, out, out2) == 0 ? take() : null;
+}
+
+/**
+ * A property's bytes, the very object `known` when they are the same: what hardly ever changes is not copied with each
+ * request. Empty when the context does not have it.
+ */
+export function propertyOr(path: ArrayBuffer, known: ArrayBuffer): ArrayBuffer {
+  reset();
+  if (host.getProperty(changetype<usize>(path), path.byteLength, out, out2) != 0) return empty;
+  const from = <usize>load<u32>(out);
+  const size = <i32>load<u32>(out2);
+  if (size == known.byteLength && (from == 0 || memory.compare(changetype<usize>(known), from, size) == 0)) {
+    if (from != 0) heap.free(from);
+    return known;
+  }
+  return take();
 }
 
 /** A property of a u64 as the bytes' value; `missing` when the context does not have it. Copies nothing. */

@@ -62,7 +62,7 @@ export function proxy_on_request_body(context: u32, size: u32, end: i32): i32 {
 }
 
 export function proxy_on_response_headers(context: u32, headers: u32, end: i32): i32 {
-  parts.streamed(context, 0);
+  parts.responseBegan(context);
   return CONTINUE;
 }
 

@@ -4,12 +4,12 @@
 import * as abi from './abi';
 import { Writer } from './bytes';
 import * as table from './table';
-import { BY_COMMAND, Connection } from './table';
+import { BY_COMMAND, Connection, NO_ROUTE } from './table';
 
 /** Bytes and last activity alone are not worth a record more often than once a second (ticks are never exact). */
 const ACTIVITY_NS: u64 = 900_000_000;
-/** Largest record but an order: open with three strings of 255 bytes. */
-const MAX_RECORD_BYTES: i32 = 1 + 8 + 8 + 2 + 3 * 256 + 4 + 8 + 8;
+/** The most that is written of one connection: open with three strings of 255 bytes, and its route. */
+const MAX_RECORD_BYTES: i32 = 1 + 8 + 8 + 2 + 3 * 256 + 4 + 8 + 8 + (1 + 8 + 256);
 /** Ended connections not yet reported; beyond that a snapshot is cheaper. */
 const MAX_CLOSED: i32 = 16_384;
 
@@ -122,7 +122,7 @@ function writeSnapshot(writer: Writer): u32 {
     const c = open[snapshotAt++];
     if (!c.open || c.reported) continue;
     writeOpen(writer, c);
-    records++;
+    records += 1 + writeRoute(writer, c);
   }
   return records;
 }
@@ -157,7 +157,7 @@ function writeQueue(writer: Writer, now: u64): u32 {
     c.queued = false;
     if (c.reported) writeUpdate(writer, c);
     else writeOpen(writer, c);
-    records++;
+    records += 1 + writeRoute(writer, c);
   }
   queue.length = kept;
   if (everything && kept == 0) activitySentAt = now;
@@ -175,6 +175,18 @@ function writeOpen(writer: Writer, c: Connection): void {
   writer.str(c.local);
   writeCounters(writer, c);
   c.reported = true;
+  // Whoever hears of it anew has not heard of its route.
+  c.sentRoute = NO_ROUTE;
+}
+
+/** The route if it is another than the one told; how many records. */
+function writeRoute(writer: Writer, c: Connection): u32 {
+  if (c.sentRoute === c.route) return 0;
+  writer.u8(5);
+  writer.u64(c.id);
+  writer.str(c.route);
+  c.sentRoute = c.route;
+  return 1;
 }
 
 function writeUpdate(writer: Writer, c: Connection): void {

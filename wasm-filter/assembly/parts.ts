@@ -3,6 +3,7 @@
 import * as abi from './abi';
 import { same } from './bytes';
 import { TopLevel } from './json';
+import * as order from './order';
 import * as outbox from './outbox';
 import * as reporter from './reporter';
 import * as table from './table';
@@ -30,6 +31,10 @@ const protocolPath = abi.utf8('request\0protocol');
 // Filter state of the stream: the upgrade part counts it already, so the drain part behind it must not.
 const countedKey = abi.utf8('sluice.counted');
 const countedPath = abi.utf8('sluice.counted');
+// Filter state of the stream, for the Lua filter in front (contract/src/presets/leave.ts): this connection is to leave.
+// Envoy puts `wasm.` before the name.
+const leaveKey = abi.utf8('sluice.leave');
+const routePath = abi.utf8('xds\0route_name');
 const yes = abi.utf8('1');
 const tcp = abi.utf8('tcp');
 const empty = new ArrayBuffer(0);
@@ -118,7 +123,24 @@ export function requestBegan(context: u32): void {
   if (connection === null) return;
   stream.connection = connection;
   connection.beginStream(stream.upgrade, protocolOf(abi.property(protocolPath)), abi.now());
+  // Envoy picks the route before it makes the filter chain: the name is there from the first hook on.
+  const route = abi.propertyOr(routePath, connection.route);
+  connection.route = route.byteLength == 0 ? table.NO_ROUTE : route;
   outbox.touched(connection);
+}
+
+/**
+ * A response begins. Nothing is added to the response itself, so that nothing of ours can reach a client on a worker where
+ * the Lua filter is not, or not yet, in front of us.
+ */
+export function responseBegan(context: u32): void {
+  if (!streams.has(context)) return;
+  const stream = streams.get(context);
+  const connection = stream.connection;
+  if (connection === null) return;
+  // An upgrade is not asked: its response is the beginning of what the connection is for.
+  if (connection.marked && order.draining && !stream.upgrade) abi.setProperty(leaveKey, yes);
+  streamed(context, 0);
 }
 
 /** Envoy's words: HTTP/1.0, HTTP/1.1, HTTP/2, HTTP/3. */

@@ -34,6 +34,7 @@ const FLAG_LAST: u16 = 2;
 const FLAG_DRAINING: u16 = 4;
 const FLAG_TRACKING: u16 = 8;
 const FLAG_MORE: u16 = 16;
+const FLAG_MARKS: u16 = 32;
 
 const MAGIC_REPORT: u32 = 0x31524c53; // 'SLR1'
 const MAGIC_REPLY: u32 = 0x31434c53; // 'SLC1'
@@ -85,7 +86,9 @@ function readEpoch(): void {
 /** A drain root was configured: called with that root's context in effect. */
 export function takeOrder(json: ArrayBuffer): void {
   readEpoch();
-  if (order.take(json, epoch)) wake(abi.now());
+  if (!order.take(json, epoch)) return;
+  if (!order.draining) table.unmarkAll();
+  wake(abi.now());
 }
 
 /** Begins or ends tracking as order and subscription say, and sets the tick to fit. */
@@ -144,7 +147,7 @@ function send(now: u64): void {
   const countAt = writer.size;
   writer.u32(0);
 
-  let flags: u16 = 0;
+  let flags: u16 = FLAG_MARKS;
   let records = writeOrder();
   if (order.draining) flags |= FLAG_DRAINING;
   if (outbox.tracking) {
@@ -208,7 +211,7 @@ function obey(body: ArrayBuffer, now: u64): void {
       if (r.ok) subscribedUntil = now + <u64>min(ms, MAX_SUBSCRIPTION_MS) * MS;
     } else if (command == 2) {
       const id = r.u64();
-      if (r.ok) close(id);
+      if (r.ok) close(id, false);
     } else if (command == 3) {
       const version = r.u64();
       if (r.ok) order.acknowledge(version);
@@ -217,15 +220,26 @@ function obey(body: ArrayBuffer, now: u64): void {
       outbox.startOver();
       more = false;
       order.repeat();
+    } else if (command == 5) {
+      const id = r.u64();
+      if (r.ok) mark(id);
+    } else if (command == 6) {
+      const id = r.u64();
+      if (r.ok) close(id, true);
     } else return;
     if (!r.ok) return;
   }
 }
 
-function close(id: u64): void {
+function mark(id: u64): void {
   const connection = table.find(id);
-  // A request that came since the agent decided: the connection is not idle any more.
-  if (connection === null || connection.streams > 0) return;
+  if (connection !== null) connection.marked = true;
+}
+
+/** `busy`: also with requests in flight; otherwise one that came since the agent decided saves the connection. */
+function close(id: u64, busy: bool): void {
+  const connection = table.find(id);
+  if (connection === null || (connection.streams > 0 && !busy)) return;
   if (!abi.setEffectiveContext(connection.context)) return;
   connection.commanded = true;
   abi.closeDownstream();

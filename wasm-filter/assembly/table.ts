@@ -14,6 +14,8 @@ export const BY_COMMAND: u8 = 3;
 /** In a record: how many requests are in flight is not known. */
 export const NOT_KNOWN: u32 = 0xffffffff;
 
+export const NO_ROUTE: ArrayBuffer = new ArrayBuffer(0);
+
 export class Connection {
   open: bool = true;
   /** A request was seen, so `streams` says how many are in flight of those begun since. */
@@ -25,12 +27,18 @@ export class Connection {
   tls: bool = false;
   /** The agent told us to close it. */
   commanded: bool = false;
+  /** The agent told us that it is to leave with its next response. */
+  marked: bool = false;
+  /** Name of the route of its newest request, empty = none. */
+  route: ArrayBuffer = NO_ROUTE;
 
   // What the agent has been told; kept by the reporter.
   reported: bool = false;
   queued: bool = false;
   sentProtocol: u8 = 0;
   sentInFlight: u32 = 0;
+  /** The object that `route` was when it was told; another object is another name. */
+  sentRoute: ArrayBuffer = NO_ROUTE;
 
   constructor(
     readonly context: u32,
@@ -98,6 +106,12 @@ export function remove(context: u32): Connection | null {
   connection.open = false;
   closedTotal++;
   return connection;
+}
+
+/** None is to leave any more: the order was taken back. */
+export function unmarkAll(): void {
+  const open = all();
+  for (let i = 0; i < open.length; i++) open[i].marked = false;
 }
 
 /** A copy of what is open now: closing one while iterating re-enters remove(). */

@@ -126,15 +126,16 @@ export class FakeHost {
     this.#contexts.delete(context);
   }
 
-  /** A request on a connection, seen by that part; its context. */
+  /** A request on a connection, seen by that part; its context. `route`: the name of its route. */
   request(
     part: 'upgrade' | 'drain',
     id: bigint,
     protocol: string,
     properties: Context['properties'] = new Map(),
+    route = '',
   ): number {
     const context = this.#next++;
-    this.#add(context, { connection_id: id, 'request\0protocol': protocol });
+    this.#add(context, { connection_id: id, 'request\0protocol': protocol, 'xds\0route_name': route });
     for (const [key, value] of properties) this.#contexts.get(context)?.properties.set(key, value);
     this.#in(context, () => {
       this.#exports.proxy_on_context_create(context, REQUEST_ROOT[part]);
@@ -146,6 +147,12 @@ export class FakeHost {
   /** What the parts of one stream share. */
   properties(context: number): Context['properties'] {
     return this.#contexts.get(context)?.properties ?? new Map();
+  }
+
+  /** Its response begins. True: the Lua filter in front would tell the connection to leave. */
+  response(context: number): boolean {
+    this.#in(context, () => this.#exports.proxy_on_response_headers(context, 3, 0));
+    return this.properties(context).has('sluice.leave');
   }
 
   body(context: number, size: number): void {

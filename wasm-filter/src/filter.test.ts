@@ -175,6 +175,63 @@ describe('the filter', () => {
     expect(report.records).toMatchObject([{ kind: 'close', id: '1', by: 'command' }]);
   });
 
+  it('cuts what it is told to, requests in flight or not', () => {
+    for (const id of [1n, 2n]) host.open(id);
+    tracking();
+    host.request('drain', 2n, 'HTTP/2');
+    next([
+      { type: 'cut', id: '2' },
+      { type: 'cut', id: '99' },
+    ]);
+    expect(next()).toMatchObject({ open: 1, records: [{ kind: 'close', id: '2', by: 'command' }] });
+  });
+
+  it('tells the next responses of a marked connection to leave, of no other one, until the order is taken back', () => {
+    for (const id of [1n, 2n]) host.open(id);
+    host.configure('drain', order(5));
+    expect(next()).toMatchObject({ marks: true });
+    const begun = [1n, 2n].map((id) => host.request('drain', id, 'HTTP/2'));
+    expect(begun.map((stream) => host.response(stream))).toEqual([false, false]);
+    const running = host.request('drain', 1n, 'HTTP/2');
+    next([
+      { type: 'mark', id: '1' },
+      { type: 'mark', id: '77' },
+    ]);
+    expect(host.response(running)).toBe(true);
+    expect(host.response(host.request('drain', 2n, 'HTTP/2'))).toBe(false);
+    expect(host.response(host.request('drain', 1n, 'HTTP/2'))).toBe(true);
+    // The response that begins an upgrade begins what the connection is for.
+    expect(host.response(host.request('upgrade', 1n, 'HTTP/1.1'))).toBe(false);
+    host.configure('drain', order(6, { action: 'stop' }));
+    expect(host.response(host.request('drain', 1n, 'HTTP/2'))).toBe(false);
+    host.configure('drain', order(7));
+    expect(host.response(host.request('drain', 1n, 'HTTP/2'))).toBe(false);
+  });
+
+  it('tells the route of the newest request, when it changes and in each snapshot', () => {
+    host.open(1n);
+    tracking();
+    const request = (route: string) => host.end(host.request('drain', 1n, 'HTTP/2', new Map(), route));
+    const routes = (records: readonly { readonly kind: string }[]) => records.filter((r) => r.kind === 'route');
+    request('');
+    expect(routes(next().records)).toEqual([]);
+    request('pay');
+    request('pay');
+    expect(routes(next().records)).toEqual([{ kind: 'route', id: '1', route: 'pay' }]);
+    request('pay');
+    expect(routes(next().records)).toEqual([]);
+    request('chat');
+    expect(routes(next([{ type: 'snapshot' }]).records)).toEqual([{ kind: 'route', id: '1', route: 'chat' }]);
+    const again = next();
+    expect(again.snapshotFirst).toBe(true);
+    expect(again.records.map((r) => r.kind)).toEqual(['open', 'route']);
+    request('');
+    expect(routes(next().records)).toEqual([{ kind: 'route', id: '1', route: '' }]);
+    next([{ type: 'snapshot' }]);
+    for (let i = 0; i < 10; i++) host.tick();
+    expect(next().records.map((r) => r.kind)).toEqual(['open']);
+  });
+
   it('ignores a reply that makes no sense', () => {
     host.open(1n);
     for (const body of ['x', 'SLC1', 'SLC1\u0001\0\u0005\0\u0002', 'SLC1\u0001\0\u0001\0\u0009', 'y'.repeat(5000)]) {
@@ -198,7 +255,8 @@ describe('the filter', () => {
         const id = BigInt(n);
         const connection = host.open(id);
         for (let i = 0; i < 10; i++) {
-          const stream = host.request('drain', id, 'HTTP/2');
+          const stream = host.request('drain', id, 'HTTP/2', new Map(), i % 3 === 0 ? 'a' : 'other');
+          host.response(stream);
           host.body(stream, 10);
           host.end(stream);
         }

@@ -175,6 +175,56 @@ describe('FilterTable', () => {
     expect(table.apply(report({ vm: '2', seq: 1, open: 1 }), NOW)).toEqual([{ type: 'close', id: '3' }]);
   });
 
+  it('has connections marked and cut by the VM that holds them, and says it again after a snapshot', () => {
+    table.apply(snapshot([1, 2], { vm: '1', seq: 0 }), NOW);
+    table.apply(snapshot([3], { vm: '2', seq: 0, marks: false }), NOW);
+    expect(table.marks).toBe(false);
+    table.mark(['2', '3', '99']);
+    table.cut(['1', '3']);
+    const said = [
+      { type: 'mark', id: '2' },
+      { type: 'cut', id: '1' },
+    ];
+    expect(table.apply(report({ vm: '1', seq: 1, open: 2 }), NOW)).toEqual(said);
+    expect(table.connections().map((c) => c.marked)).toEqual([undefined, true, undefined]);
+    table.mark(['2']);
+    expect(table.apply(report({ vm: '1', seq: 2, open: 2 }), NOW)).toEqual([]);
+    // A filter from before these commands would drop the rest of the reply.
+    expect(table.apply(report({ vm: '2', seq: 1, open: 1, marks: false }), NOW)).toEqual([]);
+    // The reply was lost: so the filter begins anew.
+    expect(table.apply(snapshot([1, 2], { vm: '1', seq: 3 }), NOW)).toEqual(said);
+    expect(table.connections().find((c) => c.id === '2')?.marked).toBe(true);
+    table.apply(snapshot([], { vm: '2', seq: 2, marks: false }), NOW);
+    expect(table.marks).toBe(true);
+    const ends = { kind: 'close', id: '1', by: 'command', at: NOW } as const;
+    table.apply(report({ vm: '1', seq: 4, open: 1, records: [ends] }), NOW);
+    expect(table.apply(snapshot([2], { vm: '1', seq: 5 }), NOW)).toEqual([{ type: 'mark', id: '2' }]);
+  });
+
+  it('marks nothing any more once the order is taken back', () => {
+    table.apply(snapshot([1, 2], { seq: 0 }), NOW);
+    table.mark(['1']);
+    const stop = { kind: 'order', json: JSON.stringify({ ...order, action: 'stop' }) } as const;
+    table.apply(report({ seq: 1, open: 2, records: [stop] }), NOW);
+    expect(table.connections().map((c) => c.marked)).toEqual([undefined, undefined]);
+    expect(table.apply(snapshot([1, 2], { seq: 2 }), NOW)).toEqual([]);
+  });
+
+  it('knows the route of the newest request, through changes and until the next snapshot', () => {
+    const route = (name: string) => ({ kind: 'route', id: '1', route: name }) as const;
+    const routeOf = () => table.connections()[0]?.route;
+    table.apply(snapshot([1], { seq: 0 }), NOW);
+    table.apply(report({ seq: 1, open: 1, records: [route('pay')] }), NOW);
+    expect(routeOf()).toBe('pay');
+    const update = { kind: 'update', id: '1', protocol: 'http2', bytes: 0 } as const;
+    table.apply(report({ seq: 2, open: 1, records: [update] }), NOW);
+    expect(routeOf()).toBe('pay');
+    table.apply(report({ seq: 3, open: 1, records: [update, route('')] }), NOW);
+    expect(table.connections()[0]).not.toHaveProperty('route');
+    table.apply(report({ seq: 4, open: 1, records: [{ ...route('x'), id: '9' }] }), NOW);
+    expect(table.lastFault).toContain('route of connection 9');
+  });
+
   it('keeps a subscription alive without asking with every report', () => {
     table.subscribe(10_000, NOW);
     const steady = (at: number) => table.apply(report({ tracking: false }), at);

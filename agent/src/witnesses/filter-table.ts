@@ -16,7 +16,7 @@ const VM_SILENT_MS = 15_000;
 const MAX_VMS = 1024;
 const MAX_CONNECTIONS = 200_000;
 /** 9 bytes each; a reply has a bound, what is left goes with the next one. */
-const MAX_CLOSES_PER_REPLY = 4_096;
+const MAX_COMMANDS_PER_REPLY = 4_096;
 const MAX_INTERNED = 4_096;
 
 export interface FilterTableOptions {
@@ -165,6 +165,28 @@ export class FilterTable {
     for (const id of ids) for (const vm of this.#vms.values()) if (vm.connections.has(id)) vm.toClose.add(id);
   }
 
+  /**
+   * The filter can choose: every VM that holds connections knows mark and cut. A filter from before them does not, and what
+   * mark does needs an Envoy whose Lua can ask for it too (contract: leaveTypedConfig).
+   */
+  get marks(): boolean {
+    for (const vm of this.#vms.values()) if (vm.open > 0 && !vm.canMark) return false;
+    return this.#vms.size > 0;
+  }
+
+  /**
+   * Has these connections told to leave with their next response; repeated until they end, so that no lost reply undoes it.
+   * Ids that no VM with `marks` holds are ignored.
+   */
+  mark(ids: Iterable<string>): void {
+    for (const id of ids) for (const vm of this.#vms.values()) vm.mark(id);
+  }
+
+  /** Has these connections closed, requests in flight or not. Ids that no VM with `marks` holds are ignored. */
+  cut(ids: Iterable<string>): void {
+    for (const id of ids) for (const vm of this.#vms.values()) vm.cut(id);
+  }
+
   /** Forgets the VMs that said nothing for long: a VM that trapped was replaced by another one, or by none. */
   expire(now: number): void {
     for (const vm of this.#vms.values()) {
@@ -195,11 +217,19 @@ export class FilterTable {
       vm.subscribedUntil = this.#subscribedUntil;
       commands.push({ type: 'subscribe', ms: left });
     }
-    for (const id of vm.toClose) {
-      if (commands.length >= MAX_CLOSES_PER_REPLY) break;
-      vm.toClose.delete(id);
-      if (vm.connections.has(id)) commands.push({ type: 'close', id });
+    const say = (type: 'close' | 'mark' | 'cut', ids: Set<string>) => {
+      for (const id of ids) {
+        if (commands.length >= MAX_COMMANDS_PER_REPLY) return;
+        ids.delete(id);
+        if (vm.connections.has(id)) commands.push({ type, id });
+      }
+    };
+    // While its connections are not known, after a gap, they wait: what it holds is asked for and comes next.
+    if (vm.state === 'complete') {
+      say('mark', vm.marks.unsaid);
+      say('cut', vm.cuts.unsaid);
     }
+    say('close', vm.toClose);
   }
 
   #takeOrder(json: string, commands: Command[]): void {
@@ -218,6 +248,7 @@ export class FilterTable {
     if (order.version <= (this.#order?.version ?? -1)) return;
     this.#order = order;
     this.#drainedBy = order.action === 'drain' ? (this.#drainedBy ?? order.version) : undefined;
+    if (order.action === 'stop') for (const vm of this.#vms.values()) vm.unmark();
     this.onOrder(order);
   }
 

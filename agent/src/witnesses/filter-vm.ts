@@ -3,6 +3,35 @@ import type { Command, Connection, ConnectionState, OpenRecord, Report, ReportRe
 /** A gap or a mismatch asks for a snapshot, but not with every report: a filter that lies must not be kept busy. */
 const ASK_AGAIN_MS = 500;
 
+/**
+ * The connections that one command is about, from the wish for it to their end. A reply may be lost, and the filter's word
+ * for that is a snapshot: everything is then said again (mark and cut may be repeated).
+ */
+export class Asked {
+  readonly ids = new Set<string>();
+  readonly unsaid = new Set<string>();
+
+  add(id: string): void {
+    if (this.ids.has(id)) return;
+    this.ids.add(id);
+    this.unsaid.add(id);
+  }
+
+  delete(id: string): void {
+    this.ids.delete(id);
+    this.unsaid.delete(id);
+  }
+
+  sayAgain(): void {
+    for (const id of this.ids) this.unsaid.add(id);
+  }
+
+  clear(): void {
+    this.ids.clear();
+    this.unsaid.clear();
+  }
+}
+
 /** What the table gives its VMs: what all of them share. */
 export interface VmHost {
   readonly epoch: number;
@@ -23,6 +52,10 @@ export class VmTable {
   readonly id: string;
   readonly connections = new Map<string, Connection>();
   readonly toClose = new Set<string>();
+  readonly marks = new Asked();
+  readonly cuts = new Asked();
+  /** Its filter obeys mark and cut. */
+  canMark = false;
   state: 'counting' | 'loading' | 'complete' = 'counting';
   heardAt = 0;
   open = 0;
@@ -66,6 +99,7 @@ export class VmTable {
     this.saidAt = report.now;
     this.orderVersion = report.orderVersion;
     this.draining = report.draining;
+    this.canMark = report.marks;
 
     if (!report.tracking) {
       changed ||= this.connections.size > 0;
@@ -75,13 +109,15 @@ export class VmTable {
     if (report.snapshotFirst) {
       this.#forget();
       this.state = 'loading';
+      this.marks.sayAgain();
+      this.cuts.sayAgain();
     } else if (!inOrder) {
       // What was lost may have been an end: nothing held is sure any more.
       this.#forget();
       changed = true;
     }
     for (const record of report.records) changed = this.#take(record) || changed;
-    if (report.snapshotLast && this.state === 'loading') this.state = 'complete';
+    if (report.snapshotLast && this.state === 'loading') this.#completed();
     if (this.state === 'complete' && !report.more && this.connections.size !== report.open) {
       this.#doubt(`vm ${this.id} says ${report.open} open and told of ${this.connections.size}`);
       changed = true;
@@ -91,6 +127,35 @@ export class VmTable {
       commands.push({ type: 'snapshot' });
     }
     return changed;
+  }
+
+  mark(id: string): void {
+    const known = this.connections.get(id);
+    if (!this.canMark || known === undefined || known.marked) return;
+    this.marks.add(id);
+    this.connections.set(id, { ...known, marked: true });
+  }
+
+  cut(id: string): void {
+    if (this.canMark && this.connections.has(id)) this.cuts.add(id);
+  }
+
+  /** No connection is to leave any more; the filter's VM unmarks its own by the same order. */
+  unmark(): void {
+    for (const id of this.marks.ids) {
+      const known = this.connections.get(id);
+      if (known === undefined) continue;
+      const { marked: _, ...rest } = known;
+      this.connections.set(id, rest);
+    }
+    this.marks.clear();
+  }
+
+  #completed(): void {
+    this.state = 'complete';
+    // Their end fell into what was lost.
+    for (const asked of [this.marks, this.cuts])
+      for (const id of asked.ids) if (!this.connections.has(id)) asked.delete(id);
   }
 
   #take(record: ReportRecord): boolean {
@@ -106,12 +171,20 @@ export class VmTable {
         return true;
       case 'update': {
         const known = this.connections.get(record.id);
-        if (known) this.connections.set(record.id, { ...identity(known), ...volatile(record) });
+        if (known) this.connections.set(record.id, { ...lasting(known), ...volatile(record) });
         else this.#doubt(`vm ${this.id} reports on connection ${record.id}, which it never opened`);
+        return true;
+      }
+      case 'route': {
+        const known = this.connections.get(record.id);
+        if (known) this.connections.set(record.id, this.#routed(known, record.route));
+        else this.#doubt(`vm ${this.id} tells a route of connection ${record.id}, which it never opened`);
         return true;
       }
       case 'close':
         this.toClose.delete(record.id);
+        this.marks.delete(record.id);
+        this.cuts.delete(record.id);
         if (!this.connections.delete(record.id))
           this.#doubt(`vm ${this.id} closes connection ${record.id}, which it never opened`);
         return true;
@@ -126,8 +199,14 @@ export class VmTable {
       local: this.#host.intern(record.local),
       listener: this.#host.intern(record.listener),
       openedAt: record.openedAt,
+      ...(this.marks.ids.has(record.id) && { marked: true }),
       ...volatile(record),
     };
+  }
+
+  #routed(known: Connection, route: string): Connection {
+    const { route: _, ...rest } = known;
+    return route === '' ? rest : { ...rest, route: this.#host.intern(route) };
   }
 
   #doubt(why: string): void {
@@ -141,8 +220,10 @@ export class VmTable {
   }
 }
 
-function identity(c: Connection) {
-  return { epoch: c.epoch, id: c.id, peer: c.peer, local: c.local, listener: c.listener, openedAt: c.openedAt };
+/** All that an update does not tell anew. */
+function lasting(c: Connection): Omit<Connection, keyof ConnectionState> {
+  const { protocol: _protocol, inFlight: _inFlight, bytes: _bytes, lastActivityAt: _lastActivityAt, ...rest } = c;
+  return rest;
 }
 
 /** Bytes are counted where requests are: 0 before one was seen says nothing. */

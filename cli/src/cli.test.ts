@@ -34,7 +34,7 @@ const connection: Connection = {
   protocol: 'upgrade',
   openedAt: NOW,
 };
-const held = { connection, protected: true, reason: 'upgrade' as const };
+const held = { connection, protected: true, reason: 'upgrade' as const, holds: true, rule: 'default' };
 const verdict = {
   safe: false,
   summary: 'one WebSocket is left',
@@ -42,6 +42,7 @@ const verdict = {
   total: 2,
   protected: 1,
   held: [held],
+  holding: 1,
   witnesses: [],
   pastDeadline: false,
 };

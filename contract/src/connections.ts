@@ -21,6 +21,12 @@ export interface Connection {
   readonly bytes?: number;
   /** Last request or data seen since the drain began; undefined = none seen. */
   readonly lastActivityAt?: number;
+  /** Name of the route of its newest request, seen since the drain began (of an upgrade: always). */
+  readonly route?: string;
+  /** It was chosen to leave with its next response (lever `mark`). */
+  readonly marked?: boolean;
+  /** When its turn to leave came; undefined: not yet, or nobody takes turns. */
+  readonly toldAt?: number;
 }
 
 export function connectionKey(c: { epoch: number; id: string }): string {

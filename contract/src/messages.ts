@@ -1,8 +1,10 @@
 import type { Connection } from './connections.ts';
 import type { MethodName, MethodWish } from './methods.ts';
 import type { DrainOrder } from './order.ts';
+import type { PlanNote } from './plan.ts';
 import type { DrainPolicy } from './policy.ts';
-import type { Verdict } from './verdict.ts';
+import type { EndedConnection } from './record.ts';
+import type { HeldConnection, Verdict } from './verdict.ts';
 
 /**
  * Messages between agent and controller: JSON, one object a line, both ways, over one HTTP/1.1 connection that the agent
@@ -35,6 +37,8 @@ export interface EpochStatus {
   /** How it took over from the epoch before it. */
   readonly method?: MethodName;
   readonly verdict?: Verdict;
+  /** Version of the newest order that it was given; the next one has to be larger. */
+  readonly orderVersion?: number;
 }
 
 /** What an upgrade is to become. `to`: a version that the agent can resolve, or the path of an Envoy binary. */
@@ -54,6 +58,13 @@ export interface CheckResult {
   /** Set when not ok: code of the catalogue and what to do. */
   readonly code?: string;
   readonly hint?: string;
+}
+
+/** A connection that a reset ended, with what was on it and whose word gave it up. */
+export interface CutConnection extends Connection {
+  readonly reason?: HeldConnection['reason'];
+  readonly rule?: string;
+  readonly released?: HeldConnection['released'];
 }
 
 export interface Hello {
@@ -120,8 +131,16 @@ export type AgentMessage =
       readonly epoch: number;
       readonly at: number;
       readonly drained: number;
-      readonly cut: readonly Connection[];
+      readonly cut: readonly CutConnection[];
       readonly old: number;
+    }
+  /** Connections of an old epoch that ended, as they do; `dropped`: so many more that were not kept one by one. */
+  | {
+      readonly type: 'ended';
+      readonly upgradeId: string;
+      readonly epoch: number;
+      readonly items: readonly EndedConnection[];
+      readonly dropped: number;
     }
   | { readonly type: 'crashed'; readonly epoch: number; readonly at: number; readonly relaunchedAs?: number }
   | {
@@ -136,6 +155,8 @@ export type AgentMessage =
       readonly requestId: string;
       readonly ok: boolean;
       readonly checks: readonly CheckResult[];
+      /** What two live epochs would mean for this proxy. */
+      readonly notes?: readonly PlanNote[];
     }
   /** The agent wants an upgrade (SIGHUP, changed bootstrap or certificate): the controller makes one. */
   | { readonly type: 'propose'; readonly target: UpgradeTarget; readonly reason: string };

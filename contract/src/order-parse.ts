@@ -12,6 +12,11 @@ function whole(value: unknown, field: string, min: number): number {
   throw wrong(field, `a whole number from ${min}`, value);
 }
 
+function pace(value: unknown): { readonly perSecond: number } {
+  if (typeof value !== 'object' || value === null) throw wrong('pace', 'an object', value);
+  return { perSecond: whole((value as Record<string, unknown>).perSecond, 'pace.perSecond', 0) };
+}
+
 /**
  * A drain order from its JSON. Throws INPUT_INVALID, or CONFIG_INVALID for its policy, naming the field. A field that is
  * not known is left out: the controller may be newer.
@@ -38,6 +43,7 @@ export function parseDrainOrder(json: string): DrainOrder {
     action: given.action,
     policy: parsePolicy(given.policy),
     cutoffAgeMs: whole(given.cutoffAgeMs, 'cutoffAgeMs', 0),
+    ...(given.pace !== undefined && { pace: pace(given.pace) }),
     issuedAt: whole(given.issuedAt, 'issuedAt', 0),
   };
 }

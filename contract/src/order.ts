@@ -11,13 +11,15 @@ export interface DrainOrder {
   readonly upgradeId: string;
   /** The epoch that is to drain. An order for another epoch is ignored. */
   readonly epoch: number;
-  /** Grows with every change of the order; the larger one wins. */
+  /** Grows with every change of an order to this epoch, from one upgrade to the next too; the larger one wins. */
   readonly version: number;
   /** `drain` begins or changes a drain; `stop` takes it back (no further connection is told to leave). */
   readonly action: 'drain' | 'stop';
   readonly policy: DrainPolicy;
   /** Only connections older than this are told to leave; 0 = all. Milliseconds. */
   readonly cutoffAgeMs: number;
+  /** This proxy's share of a fleet's pacing: at most so many a second, whatever its policy says. */
+  readonly pace?: { readonly perSecond: number };
   /** When the order was given, epoch milliseconds of the controller's clock. */
   readonly issuedAt: number;
 }

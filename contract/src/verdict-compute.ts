@@ -1,6 +1,7 @@
 import type { Connection } from './connections.ts';
-import type { DrainOrder } from './order.ts';
-import type { DrainPolicy } from './policy.ts';
+import { earliestAfter, type Judged, type JudgeInput, judge, limitOf, nextChangeOf } from './judge.ts';
+import { DEFAULT_CUT_ORDER } from './policy.ts';
+import { DEFAULT_RULE } from './treatment.ts';
 import {
   type HeldConnection,
   type HoldReason,
@@ -11,29 +12,14 @@ import {
 } from './verdict.ts';
 
 /** All that a verdict on one old epoch stands on. Times are epoch milliseconds. */
-export interface VerdictInput {
-  readonly now: number;
-  readonly policy: DrainPolicy;
-  /** The order in force, if any has been applied; its action `stop` makes every grace endless. */
-  readonly order?: DrainOrder | undefined;
-  readonly drainStartedAt: number;
-  /** When connections were told to leave; graces run from here. undefined: not yet, so no grace runs. */
-  readonly orderAppliedAt?: number | undefined;
+export interface VerdictInput extends JudgeInput {
   /** The filter's table of this epoch; or the kernel's list where Envoy runs no filter, see `listedBy`. */
   readonly connections: readonly Connection[];
   /** Who made `connections`. Default: the filter. */
   readonly listedBy?: WitnessName | undefined;
   readonly witnesses: readonly Witness[];
-  /** Requests active in Envoy that the filter does not know of (begun before the order). undefined = not known. */
-  readonly unknownInFlight?: number | undefined;
   /** A witness that said nothing for longer than this is not heard. */
   readonly staleAfterMs: number;
-}
-
-interface Judged {
-  readonly protected: boolean;
-  readonly reason: HoldReason;
-  readonly until?: number;
 }
 
 const ORDER: readonly HoldReason[] = [
@@ -43,47 +29,89 @@ const ORDER: readonly HoldReason[] = [
   'tcp',
   'may-hold-a-request',
   'unseen',
+  'waits-its-turn',
+  'not-told',
   'told-to-leave',
   'silent-idle-grace',
 ];
 
-/**
- * Whether the old epoch may be ended. Safe exactly if a witness that counts sockets (kernel or admin) is heard, all
- * that are heard agree, and no protected connection is left. What the filter does not know is protected.
- */
-export function computeVerdict(input: VerdictInput): Verdict {
+/** What an input comes to, one connection at a time. */
+interface Hearing {
+  readonly heard: readonly Witness[];
+  readonly judged: readonly Judged[];
+  /** Sockets that a witness counts and no row stands for. */
+  readonly unseen: number;
+  readonly sockets: number;
+  readonly disagreement: string | undefined;
+}
+
+function hear(input: VerdictInput): Hearing {
   const heard = input.witnesses.map((witness) => listen(witness, input.now, input.staleAfterMs));
   const fresh = heard.filter((witness) => witness.open !== undefined);
   const counts = fresh.map((witness) => witness.open as number);
-  const filterFresh = fresh.some((witness) => witness.name === lister(input));
-  const sockets = fresh.filter((witness) => witness.name !== 'filter');
-
-  const gone = sockets.length > 0 && counts.every((count) => count === 0);
+  const listed = fresh.some((witness) => witness.name === lister(input));
+  const sockets = fresh.filter((witness) => witness.name !== 'filter').length;
+  const gone = sockets > 0 && counts.every((count) => count === 0);
   // An unheard filter's table is old: its rows may have ended, or hold a request by now. Zero sockets overrules it.
-  const known = gone && !filterFresh ? [] : input.connections;
-  const judged = known.map((connection) => ({ connection, ...judge(connection, input, filterFresh) }));
-  const unseen = Math.max(0, Math.max(0, ...counts) - known.length);
+  const known = gone && !listed ? [] : input.connections;
+  return {
+    heard,
+    judged: known.map((connection) => judge(connection, input, listed)).sort(byWeight),
+    unseen: Math.max(0, Math.max(0, ...counts) - known.length),
+    sockets,
+    disagreement: describeDisagreement(fresh, lister(input), listed ? known.length : undefined),
+  };
+}
 
-  const held: HeldConnection[] = judged.sort(byWeight).slice(0, MAX_HELD);
-  for (let n = 0; n < unseen && held.length < MAX_HELD; n += 1) held.push(unseenConnection(input, n));
+/**
+ * Whether the old epoch may be ended. Safe exactly if a witness that counts sockets (kernel or admin) is heard, all
+ * that are heard agree, and no protected connection is left; what the filter does not know is protected. Past a limit
+ * that policy answers with a reset, only what a rule says to wait for still counts.
+ */
+export function computeVerdict(input: VerdictInput): Verdict {
+  const { heard, judged, unseen, sockets, disagreement } = hear(input);
+  const limit = limitOf(input);
+  const forced = limit !== undefined && resetsAll(input);
+  const unseenProtected = forced ? 0 : unseen;
+  const protectedCount = judged.filter((one) => one.protected).length + unseenProtected;
+  const agreed = sockets > 0 && disagreement === undefined;
+  const safe = protectedCount === 0 && (agreed || forced);
+  const held = judged.slice(0, MAX_HELD).map(heldOf);
+  for (let n = 0; n < unseen && held.length < MAX_HELD; n += 1) held.push(unseenConnection(input, n, !forced));
   held.sort(byWeight);
-
-  const protectedCount = judged.filter((one) => one.protected).length + unseen;
-  const disagreement = describeDisagreement(fresh, lister(input), filterFresh ? known.length : undefined);
-  const safe = sockets.length > 0 && disagreement === undefined && protectedCount === 0;
-  const pastDeadline = input.now >= input.drainStartedAt + input.policy.maxDrainMs;
-  const total = known.length + unseen;
+  const total = judged.length + unseen;
+  const holding = judged.filter((one) => one.holds).length + unseen;
   return {
     safe,
-    summary: summarize({ safe, total, protectedCount, judged, unseen, sockets: sockets.length, disagreement, gone }),
+    summary: summarize({ safe, total, protectedCount, holding, judged, unseenProtected, sockets, disagreement }),
     at: input.now,
     total,
     protected: protectedCount,
     held,
+    holding,
     witnesses: heard,
     ...(disagreement === undefined ? {} : { disagreement }),
-    pastDeadline,
+    pastDeadline: limit !== undefined,
+    ...(limit === undefined ? {} : { limit }),
   };
+}
+
+/** Past the limit nothing is waited for, the unseen included: no rule says otherwise for anybody. */
+function resetsAll({ policy }: VerdictInput): boolean {
+  return policy.atDeadline === 'reset' && policy.rules.every((rule) => (rule.atDeadline ?? 'reset') === 'reset');
+}
+
+/**
+ * Every connection that a reset now would cut, first those that policy gives up first: by `cutOrder`, then those that
+ * hold least. Not bounded.
+ */
+export function wouldBeCut(input: VerdictInput): HeldConnection[] {
+  const { judged, unseen } = hear(input);
+  const cut = judged.filter((one) => one.holds).map((one) => ({ order: one.treatment.cutOrder, held: heldOf(one) }));
+  for (let n = 0; n < unseen; n += 1) cut.push({ order: DEFAULT_CUT_ORDER, held: unseenConnection(input, n, true) });
+  return cut
+    .sort((a, b) => a.order - b.order || ORDER.indexOf(b.held.reason) - ORDER.indexOf(a.held.reason))
+    .map((one) => one.held);
 }
 
 /**
@@ -92,31 +120,28 @@ export function computeVerdict(input: VerdictInput): Verdict {
  * not heard, because then nobody knows whether they are still silent.
  */
 export function closableIdle(input: VerdictInput): string[] {
-  const filterFresh = input.witnesses.some(
-    (witness) => witness.name === lister(input) && listen(witness, input.now, input.staleAfterMs).open !== undefined,
-  );
-  if (!filterFresh) return [];
+  if (!isListed(input)) return [];
   return input.connections
-    .filter((connection) => {
-      const one = judge(connection, input, true);
-      return !one.protected && one.reason === 'silent-idle-grace';
-    })
-    .map((connection) => connection.id);
+    .map((connection) => judge(connection, input, true))
+    .filter((one) => !one.protected && one.released === undefined && one.reason === 'silent-idle-grace')
+    .map((one) => one.connection.id);
 }
 
 /** The next moment at which the verdict, or what may be closed, changes though nothing happens; undefined: never. */
 export function nextChangeAt(input: VerdictInput): number | undefined {
-  const moments: number[] = [input.drainStartedAt + input.policy.maxDrainMs];
+  const { maxDrainMs } = input.policy;
+  const moments: (number | undefined)[] = [maxDrainMs > 0 ? input.drainStartedAt + maxDrainMs : undefined];
   for (const witness of input.witnesses) {
     if (witness.open !== undefined) moments.push(witness.at + input.staleAfterMs + 1);
   }
-  for (const connection of input.connections) {
-    const until = graceEnd(connection, input);
-    if (until !== undefined) moments.push(until);
-  }
-  let next: number | undefined;
-  for (const at of moments) if (at > input.now && (next === undefined || at < next)) next = at;
-  return next;
+  for (const connection of input.connections) moments.push(nextChangeOf(judge(connection, input, true), input));
+  return earliestAfter(input.now, moments);
+}
+
+function isListed(input: VerdictInput): boolean {
+  return input.witnesses.some(
+    (witness) => witness.name === lister(input) && listen(witness, input.now, input.staleAfterMs).open !== undefined,
+  );
 }
 
 function lister(input: VerdictInput): WitnessName {
@@ -130,52 +155,12 @@ function listen(witness: Witness, now: number, staleAfterMs: number): Witness {
   return { ...rest, why: witness.why ?? `not heard for ${now - witness.at} ms` };
 }
 
-function judge(connection: Connection, input: VerdictInput, filterFresh: boolean): Judged {
-  const { policy } = input;
-  const busy = (connection.inFlight ?? 0) > 0;
-  switch (connection.protocol) {
-    case 'upgrade':
-      // While the filter is not heard a counted socket may be another one than this row: nothing is given up then.
-      return { protected: policy.upgrades.protect || !filterFresh, reason: 'upgrade' };
-    case 'tcp':
-      return { protected: policy.tcp.protect || !filterFresh, reason: 'tcp' };
-    case 'http2':
-    case 'http3':
-      // Protected until it is gone: a stream begun before the order is not in inFlight, and after GOAWAY Envoy closes
-      // an idle one itself within its drain_timeout.
-      return {
-        protected: true,
-        reason: busy || connection.inFlight === undefined ? 'streams-finishing' : 'told-to-leave',
-      };
-    case 'http1':
-    case 'unknown':
-      break;
-  }
-  if (busy) return { protected: true, reason: 'request-in-flight' };
-  const until = graceEnd(connection, input);
-  if (until === undefined) return { protected: true, reason: 'silent-idle-grace' };
-  if (input.now < until) return { protected: true, reason: 'silent-idle-grace', until };
-  if (!filterFresh || !holdsNothing(connection, input)) return { protected: true, reason: 'may-hold-a-request', until };
-  return { protected: false, reason: 'silent-idle-grace', until };
+function heldOf(one: Judged): HeldConnection {
+  const { treatment, ...rest } = one;
+  return { ...rest, rule: treatment.rule };
 }
 
-/**
- * HTTP/1 has one request at a time, so one that the drain's filter saw begin and end proves the connection idle. One
- * that was never seen may hold a request begun before the order, unless Envoy counts none that we do not know.
- */
-function holdsNothing(connection: Connection, input: VerdictInput): boolean {
-  if (input.unknownInFlight === 0) return true;
-  return connection.protocol === 'http1' && connection.inFlight === 0 && connection.lastActivityAt !== undefined;
-}
-
-function graceEnd(connection: Connection, input: VerdictInput): number | undefined {
-  if (connection.protocol !== 'http1' && connection.protocol !== 'unknown') return undefined;
-  if (input.orderAppliedAt === undefined || input.order?.action === 'stop') return undefined;
-  const since = Math.max(input.orderAppliedAt, connection.lastActivityAt ?? 0);
-  return since + input.policy.http1.silentIdleGraceMs;
-}
-
-function unseenConnection(input: VerdictInput, n: number): HeldConnection {
+function unseenConnection(input: VerdictInput, n: number, isProtected: boolean): HeldConnection {
   const connection: Connection = {
     epoch: input.connections[0]?.epoch ?? input.order?.epoch ?? -1,
     id: `unseen-${n}`,
@@ -185,11 +170,17 @@ function unseenConnection(input: VerdictInput, n: number): HeldConnection {
     protocol: 'unknown',
     openedAt: input.drainStartedAt,
   };
-  return { connection, protected: true, reason: 'unseen' };
+  return { connection, protected: isProtected, reason: 'unseen', holds: true, rule: DEFAULT_RULE };
+}
+
+interface Weighed {
+  readonly protected: boolean;
+  readonly reason: HoldReason;
+  readonly connection: Connection;
 }
 
 /** Protected ones first, then by how much they weigh, then the oldest. */
-function byWeight(a: HeldConnection, b: HeldConnection): number {
+function byWeight(a: Weighed, b: Weighed): number {
   if (a.protected !== b.protected) return a.protected ? -1 : 1;
   const weight = ORDER.indexOf(a.reason) - ORDER.indexOf(b.reason);
   return weight !== 0 ? weight : a.connection.openedAt - b.connection.openedAt;
@@ -215,20 +206,22 @@ function summarize(s: {
   safe: boolean;
   total: number;
   protectedCount: number;
+  holding: number;
   judged: readonly Judged[];
-  unseen: number;
+  unseenProtected: number;
   sockets: number;
   disagreement: string | undefined;
-  gone: boolean;
 }): string {
   if (s.safe) {
-    return s.total === 0 ? 'safe: no connection is left' : `safe: none of the ${count(s.total)} left is protected`;
+    if (s.total === 0) return 'safe: no connection is left';
+    const cut = s.holding === 0 ? '' : `; ${s.holding} that hold a request or a session will be cut, as policy says`;
+    return `safe: none of the ${count(s.total)} left is protected${cut}`;
   }
   if (s.sockets === 0) return 'wait: neither kernel nor admin can be heard, so nobody counts the sockets';
   if (s.protectedCount === 0) return `wait: the witnesses differ: ${s.disagreement}`;
   const reasons = new Map<HoldReason, number>();
   for (const one of s.judged) if (one.protected) reasons.set(one.reason, (reasons.get(one.reason) ?? 0) + 1);
-  if (s.unseen > 0) reasons.set('unseen', s.unseen);
+  if (s.unseenProtected > 0) reasons.set('unseen', s.unseenProtected);
   const parts = ORDER.filter((reason) => reasons.has(reason)).map((reason) => `${reasons.get(reason)} ${reason}`);
   return `wait: ${count(s.protectedCount)} protected (${parts.join(', ')})`;
 }

@@ -1,6 +1,6 @@
 import type { Connection } from './connections.ts';
 
-/** Why a connection is protected, or why it is not. */
+/** What a connection is waited for, or what is left of it. */
 export type HoldReason =
   | 'streams-finishing'
   | 'request-in-flight'
@@ -9,14 +9,27 @@ export type HoldReason =
   | 'upgrade'
   | 'tcp'
   | 'told-to-leave'
+  | 'waits-its-turn'
+  | 'not-told'
   | 'unseen';
+
+/** Why one that would be waited for is not. */
+export type ReleasedBy = 'policy' | 'protection-over' | 'deadline' | 'memory';
 
 export interface HeldConnection {
   readonly connection: Connection;
   readonly protected: boolean;
   readonly reason: HoldReason;
+  /** A request or a session is on it, or may be: ending it now would cut it. */
+  readonly holds: boolean;
+  /** Name of the policy's rule that holds it, `default` where none matched. */
+  readonly rule: string;
+  readonly released?: ReleasedBy;
   /** When the protection ends by itself, if it does. Epoch milliseconds. */
   readonly until?: number;
+  /** When it will have ended, as likely as not, and in nine of ten cases. Epoch milliseconds. */
+  readonly endsAt?: number;
+  readonly endsLate?: number;
 }
 
 export type WitnessName = 'filter' | 'admin' | 'kernel';
@@ -30,6 +43,36 @@ export interface Witness {
   readonly why?: string;
 }
 
+/** When the whole drain will be over. Epoch milliseconds. */
+export interface Estimate {
+  readonly at: number;
+  /** As likely as not; in nine of ten cases. Absent where it may never end. */
+  readonly endsAt?: number;
+  readonly endsLate?: number;
+  /** Ends of connections that it stands on; 0 = nothing was observed yet, so ages alone speak. */
+  readonly observed: number;
+}
+
+/** How far the telling has come. */
+export interface PacingProgress {
+  readonly told: number;
+  readonly left: number;
+  /** The rate in force; 0 = all at once. */
+  readonly perSecond: number;
+  /** Why the rate is below what policy allows. */
+  readonly strain?: string;
+  /** Connections older than this have been told to leave, milliseconds; absent where they are chosen one by one. */
+  readonly cutoffAgeMs?: number;
+}
+
+/** What an epoch that lingers costs. */
+export interface EpochCost {
+  readonly at: number;
+  /** Resident memory, and the part of it that would be free without this epoch (private pages). Bytes. */
+  readonly residentBytes: number;
+  readonly privateBytes: number;
+}
+
 export interface Verdict {
   readonly safe: boolean;
   /** In one line, for a person. */
@@ -39,11 +82,17 @@ export interface Verdict {
   readonly protected: number;
   /** Bounded (MAX_HELD), protected ones first; `total` and `protected` count all. */
   readonly held: readonly HeldConnection[];
+  /** How many hold a request or a session: what a reset now would cut. */
+  readonly holding: number;
   readonly witnesses: readonly Witness[];
   /** The witnesses that can be heard do not agree. */
   readonly disagreement?: string;
-  /** The drain is past its deadline. */
+  /** The drain is past its deadline, or over its memory budget. */
   readonly pastDeadline: boolean;
+  readonly limit?: 'time' | 'memory';
+  readonly estimate?: Estimate;
+  readonly pacing?: PacingProgress;
+  readonly cost?: EpochCost;
 }
 
 export const MAX_HELD = 200;

@@ -30,6 +30,7 @@ beforeEach(async () => {
                 total: 5,
                 protected: 2,
                 held: [],
+                holding: 0,
                 witnesses: [
                   { name: 'kernel', open: 5, at: 0 },
                   { name: 'filter', at: 0, why: 'silent' },

@@ -118,7 +118,8 @@ export function explainItem(state: UpgradeState, agentThere: boolean, now: numbe
 
 /** A silent idle HTTP/1 connection holds nothing that its client would miss; all others may. */
 function holdsSomething(one: HeldConnection): boolean {
-  return one.reason !== 'silent-idle-grace' && !(one.reason === 'told-to-leave' && !one.protected);
+  // An agent from before rules existed does not say it.
+  return one.holds ?? one.reason !== 'silent-idle-grace';
 }
 
 const REASON_TEXT: Record<HeldConnection['reason'], string> = {
@@ -129,6 +130,8 @@ const REASON_TEXT: Record<HeldConnection['reason'], string> = {
   'may-hold-a-request': 'maybe a request that began before the drain',
   unseen: 'nothing that the filter knows of, but the kernel or Envoy counts it',
   'told-to-leave': 'nothing; its GOAWAY is out and it has not left yet',
+  'waits-its-turn': 'nothing seen; its turn to be told to leave has not come',
+  'not-told': 'nothing seen; policy does not tell it to leave',
   'silent-idle-grace': 'nothing; it is silent HTTP/1 within its grace',
 };
 

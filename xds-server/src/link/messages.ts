@@ -91,6 +91,23 @@ const SCHEMAS = {
     old: count,
     cut: z.array(connection).max(10_000),
   }),
+  ended: z.looseObject({
+    upgradeId: z.string().max(128),
+    epoch: epochNumber,
+    items: z
+      .array(
+        z.looseObject({
+          connection,
+          at: instant,
+          how: z.enum(['left', 'closed-idle', 'cut', 'crashed']),
+          lever: z.string(),
+          reason: z.string(),
+          rule: z.string(),
+        }),
+      )
+      .max(1_000),
+    dropped: count,
+  }),
   crashed: z.looseObject({ epoch: epochNumber, at: instant, relaunchedAs: epochNumber.optional() }),
   connections: z.looseObject({
     requestId: id,
@@ -98,7 +115,15 @@ const SCHEMAS = {
     truncated: z.boolean(),
     error: z.string().optional(),
   }),
-  checked: z.looseObject({ requestId: id, ok: z.boolean(), checks }),
+  checked: z.looseObject({
+    requestId: id,
+    ok: z.boolean(),
+    checks,
+    notes: z
+      .array(z.looseObject({ about: z.string(), level: z.enum(['info', 'warn']), text: z.string() }))
+      .max(200)
+      .optional(),
+  }),
   propose: z.looseObject({ target, reason: z.string() }),
 } satisfies Record<AgentMessage['type'], z.ZodType>;
 

@@ -127,6 +127,7 @@ export function verdict(safe: boolean, more: Partial<Verdict> = {}): Verdict {
     at: Date.now(),
     total: safe ? 0 : 1,
     protected: safe ? 0 : 1,
+    holding: safe ? 0 : 1,
     held: safe
       ? []
       : [
@@ -142,6 +143,8 @@ export function verdict(safe: boolean, more: Partial<Verdict> = {}): Verdict {
             },
             protected: true,
             reason: 'tcp',
+            holds: true,
+            rule: 'default',
           },
         ],
     witnesses: [{ name: 'kernel', open: safe ? 0 : 1, at: Date.now() }],

@@ -2,10 +2,16 @@ import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { type Bench, type BenchResult, holds, showCheck } from './bench.ts';
 import { flipsBench } from './flips.ts';
+import { pacingBench } from './pacing.ts';
 import { soakBench } from './soak.ts';
 import { verdictBench } from './verdict.ts';
 
-const BENCHES: Readonly<Record<string, Bench>> = { verdict: verdictBench, flips: flipsBench, soak: soakBench };
+const BENCHES: Readonly<Record<string, Bench>> = {
+  verdict: verdictBench,
+  flips: flipsBench,
+  soak: soakBench,
+  pacing: pacingBench,
+};
 
 /** 0: every check holds; 1: one does not; 2: used wrongly. */
 async function main(args: readonly string[]): Promise<number> {

@@ -19,6 +19,7 @@ import {
   WASM_ROOT,
   WASM_VM_ID,
 } from '@sluice/contract';
+import { LEAVE_RESOURCE, LUA_TYPE, leaveTypedConfig } from '@sluice/contract/presets/leave';
 import { wasmPath } from '@sluice/wasm-filter';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
@@ -65,11 +66,14 @@ const address = (port: number) => ({ socket_address: { address: '127.0.0.1', por
 class Upstream {
   readonly server = http.createServer((request, response) => {
     request.resume();
-    if (!request.url?.startsWith('/hold')) {
+    if (!/^\/(hold|drip)/.test(request.url ?? '')) {
       response.end('ok');
       return;
     }
-    this.held.push(() => response.end('held'));
+    // Held back from its first byte on, or after it.
+    const drips = request.url?.startsWith('/drip');
+    if (drips) response.write('begin ');
+    this.held.push(() => response.end(drips ? 'end' : 'held'));
     this.arrived();
   });
   readonly held: (() => void)[] = [];
@@ -201,6 +205,8 @@ export interface Rig {
   readonly adminPort: number;
   /** Puts a drain order into force as an ECDS push does: the resource's file is replaced. */
   order(order: DrainOrder | string): Promise<void>;
+  /** Puts the Lua filter that makes marked connections leave in front of the drain's, by the same way. */
+  leave(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -212,37 +218,34 @@ export async function rig(version: string, concurrency = 2): Promise<Rig> {
   const [httpPort, tcpPort, adminPort] = [await block.port(), await block.port(), await block.port()];
   const ecds = path.join(block.dir, 'ecds');
   await mkdir(ecds);
-  const order = async (value: DrainOrder | string) => {
-    const json = typeof value === 'string' ? value : JSON.stringify(value);
-    const resource = { '@type': `${TYPE}envoy.config.core.v3.TypedExtensionConfig`, name: DRAIN_RESOURCE };
-    const body = {
-      version_info: String(Date.now()),
-      resources: [{ ...resource, typed_config: httpWasm(WASM_ROOT.drain, json) }],
-    };
-    await writeFile(path.join(ecds, 'new'), JSON.stringify(body));
-    await rename(path.join(ecds, 'new'), path.join(ecds, 'drain.json'));
+  const push = async (name: string, typed_config: object) => {
+    const resource = { '@type': `${TYPE}envoy.config.core.v3.TypedExtensionConfig`, name, typed_config };
+    await writeFile(
+      path.join(ecds, 'new'),
+      JSON.stringify({ version_info: String(Date.now()), resources: [resource] }),
+    );
+    await rename(path.join(ecds, 'new'), path.join(ecds, `${name}.json`));
   };
+  const order = (value: DrainOrder | string) =>
+    push(DRAIN_RESOURCE, httpWasm(WASM_ROOT.drain, typeof value === 'string' ? value : JSON.stringify(value)));
   const none = { '@type': `${EXTENSIONS}filters.http.header_mutation.v3.HeaderMutation`, mutations: {} };
-  await writeFile(
-    path.join(ecds, 'drain.json'),
-    JSON.stringify({
-      resources: [
-        { '@type': `${TYPE}envoy.config.core.v3.TypedExtensionConfig`, name: DRAIN_RESOURCE, typed_config: none },
-      ],
-    }),
-  );
-  const filters = [
-    {
-      name: DRAIN_RESOURCE,
+  const slot = async (name: string, type: string) => {
+    await push(name, none);
+    return {
+      name,
       config_discovery: {
         config_source: {
-          path_config_source: { path: path.join(ecds, 'drain.json'), watched_directory: { path: ecds } },
+          path_config_source: { path: path.join(ecds, `${name}.json`), watched_directory: { path: ecds } },
         },
         default_config: none,
         apply_default_config_without_warming: true,
-        type_urls: [`${EXTENSIONS}filters.http.wasm.v3.Wasm`, none['@type']],
+        type_urls: [type, none['@type']],
       },
-    },
+    };
+  };
+  const filters = [
+    await slot(LEAVE_RESOURCE, LUA_TYPE),
+    await slot(DRAIN_RESOURCE, `${EXTENSIONS}filters.http.wasm.v3.Wasm`),
     { name: 'router', typed_config: { '@type': `${EXTENSIONS}filters.http.router.v3.Router` } },
   ];
   const cluster = (name: string, endpoint: object) => ({
@@ -288,7 +291,10 @@ export async function rig(version: string, concurrency = 2): Promise<Rig> {
                         {
                           name: 'v',
                           domains: ['*'],
-                          routes: [{ match: { prefix: '/' }, route: { cluster: 'up', timeout: '0s' } }],
+                          routes: [
+                            { name: 'pay', match: { prefix: '/pay' }, route: { cluster: 'up', timeout: '0s' } },
+                            { match: { prefix: '/' }, route: { cluster: 'up', timeout: '0s' } },
+                          ],
                         },
                       ],
                     },
@@ -337,6 +343,7 @@ export async function rig(version: string, concurrency = 2): Promise<Rig> {
     tcpPort,
     adminPort,
     order,
+    leave: () => push(LEAVE_RESOURCE, leaveTypedConfig()),
     close: () => close(block, envoy, upstream, agent),
   };
 }

@@ -50,6 +50,36 @@ export const CATALOGUE = {
     hint: 'use another handover method',
     exit: 6,
   },
+  PREFLIGHT_HOT_RESTART_OFF: {
+    summary: 'hot restart is switched off',
+    hint: 'leave the method to `auto`, or switch it on',
+    exit: 6,
+  },
+  PREFLIGHT_METHOD: {
+    summary: 'no handover method can do this upgrade',
+    hint: 'mend one of the named causes',
+    exit: 6,
+  },
+  PREFLIGHT_LISTENER: {
+    summary: 'a listener can not be shared by two Envoys',
+    hint: 'use hot restart, or give it an IP address with reuse_port',
+    exit: 6,
+  },
+  PREFLIGHT_OWNER: {
+    summary: 'the serving Envoy belongs to another user',
+    hint: 'run the agent as the user of the serving Envoy',
+    exit: 6,
+  },
+  PREFLIGHT_ADMIN: {
+    summary: 'two Envoys can not share the admin address',
+    hint: 'leave the admin out of the bootstrap, then each epoch has a Unix socket of its own; or use hot restart',
+    exit: 6,
+  },
+  PREFLIGHT_STEERING: {
+    summary: 'new connections can not be steered to the new epoch',
+    hint: 'permit pidfd_getfd on Envoy and SO_ATTACH_REUSEPORT_CBPF, or set net.ipv4.tcp_migrate_req=1',
+    exit: 6,
+  },
   PREFLIGHT_WIRE: {
     summary: 'the hot restart wire protocol is not known',
     hint: 'upgrade Sluice, or use another method',
@@ -77,11 +107,26 @@ export const CATALOGUE = {
     hint: 'remove it, or restart this proxy',
     exit: 6,
   },
+  LISTEN_FD_PEER: {
+    summary: 'the other side of a listen-fd transfer is of another user',
+    hint: 'run both as the same user, or the new one as root',
+    exit: 77,
+  },
+  LISTEN_FD_BROKEN: {
+    summary: 'a transfer of listen sockets was not finished',
+    hint: 'see the log of both sides; the one that accepted before accepts still',
+    exit: 7,
+  },
   // Run
   EPOCH_DIED: { summary: 'an epoch ended before it served', hint: 'see its log', exit: 7 },
   EPOCH_TIMEOUT: {
     summary: 'an epoch did not serve in time',
     hint: 'see its log; is its control plane there?',
+    exit: 7,
+  },
+  LISTENERS_CHANGED: {
+    summary: 'the listeners changed while the new epoch started',
+    hint: 'start the upgrade again',
     exit: 7,
   },
   UPGRADE_CONFLICT: {

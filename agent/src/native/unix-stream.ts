@@ -50,19 +50,14 @@ export function connectUnix(path: string): number | 'none' | 'full' {
   address.writeUInt16LE(AF_UNIX, 0);
   bytes.copy(address, 2);
   const fd = must('socket', libc().socket(AF_UNIX, SOCK_STREAM_CLOEXEC_NONBLOCK, 0));
-  try {
-    if (libc().connect(fd, address, address.length) === 0) return fd;
-    const errno = libc().koffi.errno();
-    const codes = libc().koffi.os.errno;
-    closeSync(fd);
-    if (errno === codes.ENOENT || errno === codes.ECONNREFUSED) return 'none';
-    if (errno === codes.EAGAIN) return 'full';
-    const code = Object.entries(codes).find(([, value]) => value === errno)?.[0] ?? `E${errno}`;
-    throw Object.assign(new Error(`connect: ${code} ${path}`), { code, errno: -errno, syscall: 'connect' });
-  } catch (error) {
-    if ((error as { syscall?: string }).syscall !== 'connect') closeSync(fd);
-    throw error;
-  }
+  if (libc().connect(fd, address, address.length) === 0) return fd;
+  const errno = libc().koffi.errno();
+  const codes = libc().koffi.os.errno;
+  closeSync(fd);
+  if (errno === codes.ENOENT || errno === codes.ECONNREFUSED) return 'none';
+  if (errno === codes.EAGAIN) return 'full';
+  const code = Object.entries(codes).find(([, value]) => value === errno)?.[0] ?? `E${errno}`;
+  throw Object.assign(new Error(`connect: ${code} ${path}`), { code, errno: -errno, syscall: 'connect' });
 }
 
 /** Who made the other end (connect, or listen), as the kernel noted it then. */

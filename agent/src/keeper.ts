@@ -1,26 +1,17 @@
 import { mkdirSync } from 'node:fs';
-import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
-import { KeptSockets } from './broker/index.ts';
-import type { Epoch } from './epochs/epoch.ts';
+import { type EpochStatus, SluiceError, toSluiceError } from '@sluice/contract';
 import { signal as signalProcess } from './epochs/proc.ts';
-import { EpochRegistry } from './epochs/registry.ts';
 import { adopt } from './keeper/adopt.ts';
+import { assemble } from './keeper/assemble.ts';
 import { boot } from './keeper/boot.ts';
-import { commandHandler } from './keeper/commands.ts';
-import { type KeeperConfig, knownVersions, type ResolvedConfig, resolveConfig } from './keeper/config.ts';
+import { type KeeperConfig, resolveConfig } from './keeper/config.ts';
 import { announceEpochs, type KeeperContext } from './keeper/context.ts';
-import { Drains } from './keeper/drains.ts';
-import { Exclusive } from './keeper/exclusive.ts';
 import { keepListeners } from './keeper/kept.ts';
 import { openPeer } from './keeper/peer.ts';
-import { openStatus } from './keeper/status.ts';
 import { terminate } from './keeper/terminate.ts';
-import { Upgrades } from './keeper/upgrades.ts';
-import { createLink } from './link/index.ts';
-import { Crashes } from './supervisor/crashes.ts';
+import type { Upgrades } from './keeper/upgrades.ts';
 import { watchFiles } from './supervisor/file-watch.ts';
 import { installSignals } from './supervisor/signals.ts';
-import { AGENT_VERSION } from './version.ts';
 
 export type { KeeperConfig } from './keeper/config.ts';
 
@@ -43,24 +34,8 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
 
   const ended = Promise.withResolvers<void>();
   const stop = new AbortController();
-  const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
-  const context: KeeperContext = {
-    config,
-    registry: new EpochRegistry(config.dir, config.shared),
-    kept: new KeptSockets(),
-    exclusive: new Exclusive(),
-    log,
-    now: Date.now,
-    send: (message) => outbox.send(message),
-    alone: config.controllers.length === 0,
-    signal: stop.signal,
-  };
-  const crashes = new Crashes(context);
-  const watch = (epoch: Epoch) => crashes.watch(epoch);
-  const drains = new Drains(context);
-  const upgrades = new Upgrades(context, drains, watch);
-  let link: ReturnType<typeof createLink> | undefined;
-  const status = await openStatus(context, { crashes, upgrades, drains, link: () => link ?? { connected: false } });
+  const parts = await assemble(config, { signal: stop.signal, supervise: true });
+  const { context, drains, upgrades, watch } = parts;
 
   const close = async () => {
     if (stop.signal.aborted) return ended.promise;
@@ -68,10 +43,7 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     undoSignals();
     files.close();
     clearInterval(sync);
-    drains.stop();
-    for (const epoch of context.registry.all()) epoch.release();
-    context.kept.closeAll();
-    await Promise.all([status.close(), peer?.close()]);
+    await Promise.all([parts.release(), peer?.close()]);
     ended.resolve();
   };
 
@@ -84,16 +56,7 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     peer = await openPeer(context, drains);
     await adopt(context, drains, watch);
     if (!context.registry.serving()) await boot(context, watch);
-    if (!context.alone) {
-      link = createLink({
-        urls: config.controllers,
-        hello: () => hello(context),
-        onMessage: commandHandler(context, upgrades, drains),
-        log,
-        signal: stop.signal,
-      });
-      outbox.send = link.send;
-    }
+    const link = parts.connect();
     announceEpochs(context);
     sync = setInterval(() => void syncKept(context), KEPT_SYNC_MS);
     const hotRestart = (reason: string) => restart(context, upgrades, link?.connected ?? false, reason);
@@ -146,23 +109,4 @@ async function restart(context: KeeperContext, upgrades: Upgrades, linked: boole
     return;
   }
   await upgrades.start({ upgradeId, target, policy: context.config.policy });
-}
-
-function hello(context: KeeperContext): Extract<AgentMessage, { type: 'hello' }> {
-  const { config, registry } = context;
-  return {
-    type: 'hello',
-    v: PROTOCOL_VERSION,
-    proxy: config.proxy,
-    slot: config.slot,
-    agentVersion: AGENT_VERSION,
-    identity: identityOf(config),
-    epochs: registry.statuses(config.slot),
-    versions: knownVersions(config.envoys),
-    memory: { agentRss: process.memoryUsage.rss() },
-  };
-}
-
-function identityOf(config: ResolvedConfig): { token?: string } {
-  return config.token === undefined ? {} : { token: config.token };
 }

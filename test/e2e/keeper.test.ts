@@ -170,7 +170,8 @@ test('what can not be upgraded safely is refused by name before the old epoch is
     '#!/bin/sh\ncase "$1" in --version) echo "x  version: 0a/9.9.9/Clean/RELEASE/B";; *) echo 12.7;; esac\n',
     { mode: 0o755 },
   );
-  expect(await codes({ to: other })).toContain('SLUICE_PREFLIGHT_HOT_RESTART_VERSION');
+  expect(await codes({ to: other, method: 'hot-restart' })).toContain('SLUICE_PREFLIGHT_HOT_RESTART_VERSION');
+  expect((await agent.call('POST', '/v1/upgrade', { to, method: 'by-hand' })).body.code).toBe('SLUICE_INPUT_INVALID');
   const udp = path.join(block.dir, 'udp.json');
   const listener = {
     name: 'quic',

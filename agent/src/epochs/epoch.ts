@@ -78,6 +78,7 @@ export class Epoch {
       ...(m.drainingSince !== undefined && { drainingSince: m.drainingSince }),
       // The upgrade that it takes part in now.
       ...((m.endedBy ?? m.createdBy) !== undefined && { upgradeId: (m.endedBy ?? m.createdBy) as string }),
+      ...(m.method !== undefined && { method: m.method }),
       ...(this.drain?.verdict && { verdict: this.drain.verdict }),
     };
   }

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Connection, DrainOrder, DrainPolicy, EpochState } from '@sluice/contract';
+import type { Connection, DrainOrder, DrainPolicy, EpochState, MethodName } from '@sluice/contract';
 
 /** How an old epoch ended. `old`: its connections when it stopped accepting; `cut`: those that the reset ended. */
 export interface ResetReport {
@@ -20,6 +20,10 @@ export interface EpochMeta {
   readonly restartEpoch: number;
   readonly baseId: number;
   readonly socketPath: string;
+  /** False: started without hot restart. Absent in folders of an older agent: with it. */
+  readonly hotRestart?: boolean;
+  /** How it took over from its parent. */
+  readonly method?: MethodName;
   readonly concurrency: number;
   readonly binary: string;
   readonly version: string;

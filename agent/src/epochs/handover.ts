@@ -1,4 +1,4 @@
-import { SluiceError, toSluiceError } from '@sluice/contract';
+import { type MethodName, SluiceError, toSluiceError } from '@sluice/contract';
 import {
   clearInitializing,
   type Handover,
@@ -23,6 +23,10 @@ export interface EpochPlan {
   readonly bootstrap: string;
   readonly baseId: number;
   readonly restartEpoch: number;
+  /** False: the process takes no part in hot restart at all. */
+  readonly hotRestart: boolean;
+  /** How it takes over; absent when there is nothing to take over from. */
+  readonly method?: MethodName;
   readonly concurrency: number;
   readonly adminAddress: string;
   /** This Envoy runs the filter. */
@@ -56,6 +60,9 @@ export interface BringUpOptions {
   /** How the process comes to be; the default starts one that outlives this one. */
   readonly launch?: (envoy: Launch) => Promise<ProcessId>;
 }
+
+/** What every start of an epoch is given, whatever it takes over from. */
+export type StartOptions = Omit<BringUpOptions, 'predecessor'>;
 
 export interface BroughtUp {
   readonly epoch: Epoch;
@@ -138,11 +145,16 @@ export function envoyOf(plan: EpochPlan): Launch {
     binary: plan.binary,
     args: [
       ...['-c', folder.bootstrap],
+      // Without hot restart the base id is no more than a name, by which the admin tells whose it is.
       ...['--base-id', String(plan.baseId)],
-      ...['--restart-epoch', String(plan.restartEpoch)],
-      ...['--socket-path', socketPath(plan.baseId, folder.epoch)],
-      // The child asks its parent to end after this; the broker swallows that request.
-      ...['--parent-shutdown-time-s', '2'],
+      ...(plan.hotRestart
+        ? [
+            ...['--restart-epoch', String(plan.restartEpoch)],
+            ...['--socket-path', socketPath(plan.baseId, folder.epoch)],
+            // The child asks its parent to end after this; the broker swallows that request.
+            ...['--parent-shutdown-time-s', '2'],
+          ]
+        : ['--disable-hot-restart']),
       // Short: with a long one, filter chains replaced while draining are never freed (envoy-facts, measured).
       ...['--drain-time-s', '5'],
       ...['--concurrency', String(plan.concurrency)],
@@ -171,6 +183,8 @@ export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predece
     startedAt: Date.now(),
     adminAddress: plan.adminAddress,
     wasm: plan.wasm,
+    hotRestart: plan.hotRestart,
+    ...(plan.method !== undefined && { method: plan.method }),
     ...(predecessor.kind === 'live' && { parent: predecessor.number }),
     ...(predecessor.kind === 'live' &&
       predecessor.originalStart !== undefined && { lineStartedAt: predecessor.originalStart }),

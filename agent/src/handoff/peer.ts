@@ -22,6 +22,8 @@ export interface PeerEpoch {
   readonly version: string;
   readonly binary: string;
   readonly adminAddress: string;
+  /** False: it was started without hot restart; absent from an older agent. */
+  readonly hotRestart?: boolean;
 }
 
 export interface PeerState extends Peer {
@@ -151,7 +153,7 @@ const SERVING_FIELDS = {
   version: 'string',
   binary: 'string',
   adminAddress: 'string',
-} as const satisfies Record<keyof PeerEpoch, string>;
+} as const satisfies Record<Exclude<keyof PeerEpoch, 'hotRestart'>, string>;
 
 function readPeerState(answer: unknown): PeerState {
   const state = (answer ?? {}) as Partial<Record<keyof PeerState, unknown>>;

@@ -1,18 +1,15 @@
-import { absorbReplies, clearInitializing, playParent } from '../broker/index.ts';
+import { playParent } from '../broker/index.ts';
 import { Epoch } from '../epochs/epoch.ts';
-import { isAlive, signal } from '../epochs/proc.ts';
-import { listenAddressesOf } from '../witnesses/kernel.ts';
+import { isAlive } from '../epochs/proc.ts';
+import { methodNamed } from '../methods/index.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
 
 /**
  * Finds the epochs that an earlier agent of this slot left running, and goes on where it stopped. The one hard case is an
- * agent that died in the middle of a handover:
- *   - the new epoch does not accept yet: it waits for a broker that is gone. It is killed; the old one serves.
- *   - the new epoch accepts already, the old one was told to drain: only the terminate request is outstanding. Somebody
- *     must swallow it, or the new epoch aborts 10-15 s later (envoy-facts 2).
- * In the first case the old epoch may be trying to answer the broker that is gone: it is heard out, or it aborts as well.
+ * agent that died in the middle of a handover: the method settles which of the two serves (methods/). After a hot restart
+ * whose terminate request is outstanding somebody must swallow it, or the new epoch aborts 10-15 s later (envoy-facts 2).
  */
 export async function adopt(context: KeeperContext, drains: Drains, watch: (epoch: Epoch) => void): Promise<void> {
   const { registry, log } = context;
@@ -44,20 +41,15 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
 
 async function settle(context: KeeperContext, starting: Epoch): Promise<void> {
   const { registry, log } = context;
-  const parent = starting.meta.parent === undefined ? undefined : registry.get(starting.meta.parent);
-  const parentAccepts =
-    parent !== undefined && listenAddressesOf(parent.process.pid).some((a) => a !== parent.meta.adminAddress);
-  if (parentAccepts || listenAddressesOf(starting.process.pid).length === 0) {
-    log('warn', 'epoch that did not serve is given up', { epoch: starting.number });
-    signal(starting.process, 'SIGKILL');
-    await starting.kill();
-    registry.remove(starting);
-    clearInitializing(starting.meta.baseId);
-    if (parent) await absorbReplies({ baseId: parent.meta.baseId, envoy: parent.party, signal: context.signal });
+  const old = starting.meta.parent === undefined ? undefined : registry.get(starting.meta.parent);
+  const method = methodNamed(starting.meta.method ?? 'hot-restart');
+  if (await method.settle({ context, starting, old })) {
+    starting.update({ state: 'serving', servingSince: context.now() });
+    old?.update({ state: 'draining', drainingSince: context.now() });
     return;
   }
-  starting.update({ state: 'serving', servingSince: context.now() });
-  parent?.update({ state: 'draining', drainingSince: context.now() });
+  log('warn', 'epoch that did not serve is given up', { epoch: starting.number });
+  registry.remove(starting);
 }
 
 /** In the place of the broker that an earlier agent took with it. Harmless when the request has been made already. */

@@ -1,15 +1,16 @@
 import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
-import { type BroughtUp, bringUp, type EpochPlan, type Predecessor } from '../epochs/handover.ts';
+import { bringUp, type Predecessor, type StartOptions } from '../epochs/handover.ts';
 import { takeLock } from '../handoff/lock.ts';
 import { type Mine, negotiate } from '../handoff/negotiate.ts';
 import { findPeer, type PeerEpoch, tellServed } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { readSidecarsetVersions } from '../handoff/sidecarset.ts';
+import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import { keepListeners } from './kept.ts';
-import { planEpoch } from './plan.ts';
+import { firstLine, planEpoch } from './plan.ts';
 
 /** How long an agent whose versions say "upgrade" waits for the peer that is to hand over. */
 const PEER_WAIT_MS = 30_000;
@@ -67,9 +68,11 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
     binary: resolveBinary(config.envoy, config.envoys),
     bootstrap: config.bootstrap,
     concurrency: config.concurrency,
-    restartEpoch: 0,
+    line: () => firstLine(context),
   });
-  const { epoch } = await bring(context, plan, { kind: 'none' }, watch);
+  const start = (options: StartOptions) => bringUp({ ...options, predecessor: { kind: 'none' } });
+  const { epoch } = await bring(context, { plan, start, watch });
+  announceEpochs(context);
   await keepListeners(context, epoch);
   log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
 }
@@ -81,18 +84,17 @@ async function takeOver(
   from: PeerEpoch,
 ): Promise<void> {
   const { config, log } = context;
-  if (from.baseId !== config.baseId) {
-    throw new SluiceError(
-      'PREFLIGHT_SHARED_MEMORY',
-      `expected base id ${from.baseId} as the peer has, found ${config.baseId}`,
-    );
+  if (from.hotRestart === false || !config.hotRestart) {
+    const who = config.hotRestart ? 'the peer' : 'this agent';
+    throw new SluiceError('PREFLIGHT_HOT_RESTART_OFF', `expected hot restart between two slots, found ${who} without`);
   }
   const upgradeId = `slot-${config.slot}-${context.now().toString(36)}`;
   const plan = await planEpoch(context, {
     binary: resolveBinary(config.envoy, config.envoys),
     bootstrap: config.bootstrap,
     concurrency: from.concurrency, // pinned: accept queues are per worker
-    restartEpoch: from.restartEpoch + 1,
+    line: () => ({ baseId: from.baseId, restartEpoch: from.restartEpoch + 1, hotRestart: true }),
+    method: 'hot-restart',
     upgradeId,
   });
   const predecessor: Predecessor = {
@@ -102,38 +104,11 @@ async function takeOver(
     number: from.epoch,
     ownAdmin: from.adminAddress.startsWith('/') && plan.adminAddress !== from.adminAddress,
   };
-  const { epoch, independent } = await bring(context, plan, predecessor, watch);
+  const start = (options: StartOptions) => bringUp({ ...options, predecessor });
+  const { epoch, independent } = await bring(context, { plan, start, watch });
+  announceEpochs(context);
   log('info', 'took over from the peer', { epoch: epoch.number, from: from.epoch, version: epoch.meta.version });
   await tellServed(peer, { epoch: epoch.number, from: from.epoch, upgradeId });
   await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
   await keepListeners(context, epoch);
-}
-
-async function bring(
-  context: KeeperContext,
-  plan: EpochPlan,
-  predecessor: Predecessor,
-  watch: (epoch: Epoch) => void,
-): Promise<BroughtUp> {
-  const { registry, kept, config, signal, log } = context;
-  try {
-    const up = await bringUp({
-      plan,
-      predecessor,
-      kept,
-      timeoutMs: config.startTimeoutMs,
-      ...(context.launch && { launch: context.launch }),
-      signal,
-      log,
-      onLaunched: (launched) => registry.add(launched),
-    });
-    up.epoch.update({ servingSince: up.servingAt });
-    watch(up.epoch);
-    announceEpochs(context);
-    return up;
-  } catch (error) {
-    const dead = registry.get(plan.folder.epoch);
-    if (dead) registry.remove(dead);
-    throw error;
-  }
 }

@@ -25,6 +25,8 @@ export interface KeeperConfig {
   readonly token?: string;
   /** Envoy's --base-id; one per slot pair of a machine. Default: derived from the run folder. */
   readonly baseId?: number;
+  /** False: every Envoy is started with `--disable-hot-restart`, and upgrades take another method. Default: true. */
+  readonly hotRestart?: boolean;
   /** Worker threads, pinned for all epochs. Default: the number of cores. */
   readonly concurrency?: number;
   /** `host:port` of /livez, /readyz, /metrics; none = not served. */
@@ -65,6 +67,7 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     bootstrap: resolve(config.bootstrap),
     controllers: config.controllers ?? [],
     baseId: config.baseId ?? baseIdFor(shared === undefined ? dir : resolve(shared)),
+    hotRestart: config.hotRestart ?? true,
     concurrency: config.concurrency ?? availableParallelism(),
     policy: parsePolicy(config.policy ?? {}),
     watch: config.watch ?? [],

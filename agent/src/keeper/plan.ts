@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { SluiceError } from '@sluice/contract';
+import { type MethodName, SluiceError } from '@sluice/contract';
 import { noOpTypedConfig, type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
 import { readBootstrap, writeBootstrap } from '../epochs/bootstrap.ts';
@@ -59,12 +59,14 @@ export interface PlanInput {
   readonly binary: string;
   readonly bootstrap: string;
   readonly concurrency: number;
-  readonly restartEpoch: number;
   readonly upgradeId?: string;
+  readonly method?: MethodName;
+  /** Decided once the epoch has its number. */
+  readonly line: (epoch: number) => Pick<EpochPlan, 'baseId' | 'restartEpoch' | 'hotRestart'>;
 }
 
 /** Makes the folder and the merged bootstrap of a new epoch. Throws CONFIG_INVALID or PREFLIGHT_BINARY; nothing runs yet. */
-export async function planEpoch(context: KeeperContext, input: PlanInput): Promise<EpochPlan> {
+export async function planEpoch(context: KeeperContext, { line, ...input }: PlanInput): Promise<EpochPlan> {
   const version = await binaryVersion(input.binary);
   const wasm = await supportsWasm(input.binary, wasmPath());
   if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
@@ -76,7 +78,7 @@ export async function planEpoch(context: KeeperContext, input: PlanInput): Promi
     presetEnvironment(context, { folder, version, wasm }),
   );
   for (const warning of warnings) context.log('warn', 'bootstrap preset', { epoch: folder.epoch, warning });
-  return { ...input, version, wasm, folder, baseId: context.config.baseId, adminAddress };
+  return { ...input, ...line(folder.epoch), version, wasm, folder, adminAddress };
 }
 
 /** The bootstrap as a new epoch would get it, with paths of no epoch: for `--mode validate` alone. */
@@ -89,4 +91,9 @@ export async function mergeForCheck(
   const wasm = await supportsWasm(binary, wasmPath());
   const folder = new EpochFolder(context.registry.root, 0);
   return withBootstrapPresets(readBootstrap(source), presetEnvironment(context, { folder, version, wasm })).value;
+}
+
+/** A start that takes over from nobody. */
+export function firstLine({ config }: Pick<KeeperContext, 'config'>): ReturnType<PlanInput['line']> {
+  return { baseId: config.baseId, restartEpoch: 0, hotRestart: config.hotRestart };
 }

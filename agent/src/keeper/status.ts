@@ -1,4 +1,12 @@
-import { type Connection, decodeReport, encodeReply, MAX_HELD, SluiceError } from '@sluice/contract';
+import {
+  type Connection,
+  decodeReport,
+  encodeReply,
+  isMethodWish,
+  MAX_HELD,
+  METHOD_WISHES,
+  SluiceError,
+} from '@sluice/contract';
 import { agentMetrics, createControlServer, createStatusPort, renderMetrics } from '../status/index.ts';
 import type { Crashes } from '../supervisor/crashes.ts';
 import { AGENT_VERSION } from '../version.ts';
@@ -57,7 +65,10 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
           throw new SluiceError('PHASE_REFUSED', 'this agent has a controller: ask it for the upgrade');
         const to = text(body.to, 'to');
         const bootstrap = body.bootstrap === undefined ? undefined : text(body.bootstrap, 'bootstrap');
-        const target = { to, ...(bootstrap !== undefined && { bootstrap }) };
+        const { method } = body;
+        if (method !== undefined && !isMethodWish(method))
+          throw new SluiceError('INPUT_INVALID', `expected method to be one of ${METHOD_WISHES.join(', ')}`);
+        const target = { to, ...(bootstrap !== undefined && { bootstrap }), ...(method !== undefined && { method }) };
         const checked = await parts.upgrades.check(target);
         const upgradeId = `local-${context.now().toString(36)}`;
         if (checked.ok) void parts.upgrades.start({ upgradeId, target, policy: config.policy });

@@ -1,17 +1,26 @@
-import type { CheckResult, DrainPolicy, UpgradeTarget } from '@sluice/contract';
+import type { CheckResult, DrainPolicy, MethodName, UpgradeTarget } from '@sluice/contract';
 import { SluiceError, toSluiceError } from '@sluice/contract';
-import { probe } from '../broker/index.ts';
 import type { Epoch } from '../epochs/epoch.ts';
-import { bringUp, type EpochPlan, type Predecessor } from '../epochs/handover.ts';
-import { preflight } from '../preflight/index.ts';
+import type { EpochPlan } from '../epochs/handover.ts';
+import { ENVOY_METHODS, type HandoverMethod, methodNamed } from '../methods/index.ts';
+import { methodFor, type PreflightInput, preflight, type Serving } from '../preflight/index.ts';
+import { failed } from '../preflight/result.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
+import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
 import { binaryVersion, mergeForCheck, planEpoch } from './plan.ts';
+import { probeOnce } from './probe-once.ts';
 
-export const METHOD = 'hot-restart';
+export interface Checked {
+  readonly ok: boolean;
+  readonly checks: readonly CheckResult[];
+  readonly from?: string;
+  readonly to?: string;
+  readonly method?: MethodName;
+}
 
 export interface UpgradeRequest {
   readonly upgradeId: string;
@@ -34,58 +43,48 @@ export class Upgrades {
   }
 
   /** Checks the target; nothing of the serving epoch is touched. */
-  async check(
-    target: UpgradeTarget,
-  ): Promise<{ ok: boolean; checks: readonly CheckResult[]; from?: string; to?: string }> {
-    const { config, registry } = this.#context;
-    const serving = registry.serving();
+  async check(target: UpgradeTarget): Promise<Checked> {
+    const from = this.#context.registry.serving()?.meta.version;
+    const known = from === undefined ? {} : { from };
     let binary: string;
     try {
-      binary = resolveBinary(target.to, config.envoys);
+      binary = resolveBinary(target.to, this.#context.config.envoys);
     } catch (thrown) {
       const error = toSluiceError(thrown);
-      const failed = {
-        name: 'binary',
-        ok: false,
-        found: error.message,
-        code: `SLUICE_${error.code}`,
-        hint: error.hint,
-      };
-      return { ok: false, checks: [failed], ...(serving && { from: serving.meta.version }) };
+      return { ok: false, checks: [failed('binary', error.code, error.message, error.hint)], ...known };
     }
     const to = await binaryVersion(binary).catch(() => undefined);
-    const source = target.bootstrap ?? serving?.meta.bootstrap ?? config.bootstrap;
-    let mergedBootstrap: Record<string, unknown>;
+    const versions = { ...known, ...(to !== undefined && { to }) };
     try {
-      mergedBootstrap = await mergeForCheck(this.#context, binary, to ?? '0', source);
+      return { ...(await preflight(await this.#preflightInput(target, binary, to ?? '0'))), ...versions };
     } catch (thrown) {
       const found = toSluiceError(thrown).message;
-      const check = {
-        name: 'bootstrap',
-        ok: false,
-        found,
-        code: 'SLUICE_PREFLIGHT_BOOTSTRAP',
-        hint: 'correct the file',
-      };
       return {
         ok: false,
-        checks: [check],
-        ...(serving && { from: serving.meta.version }),
-        ...(to !== undefined && { to }),
+        checks: [failed('bootstrap', 'PREFLIGHT_BOOTSTRAP', found, 'correct the file')],
+        ...versions,
       };
     }
-    const result = await preflight({
+  }
+
+  /** Throws what is wrong with the bootstrap. */
+  async #preflightInput(target: UpgradeTarget, binary: string, version: string): Promise<PreflightInput> {
+    const { config, registry } = this.#context;
+    const serving = registry.serving()?.meta;
+    const source = target.bootstrap ?? serving?.bootstrap ?? config.bootstrap;
+    return {
       binary,
-      mergedBootstrap,
-      baseId: config.baseId,
+      mergedBootstrap: await mergeForCheck(this.#context, binary, version, source),
       // The same for every epoch; a bootstrap can not change it, Envoy's flag can, and that one is ours.
-      concurrency: serving?.meta.concurrency ?? config.concurrency,
+      concurrency: serving?.concurrency ?? config.concurrency,
       runFolder: registry.root,
-      udpAddresses: serving ? udpAddressesOf(serving.process.pid, serving.meta.listenAddresses ?? []) : [],
-      probe,
-      ...(serving && { serving: { ...serving.meta } }),
-    });
-    return { ...result, ...(serving && { from: serving.meta.version }), ...(to !== undefined && { to }) };
+      udpAddresses: serving ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []) : [],
+      hotRestart: config.hotRestart,
+      wish: target.method ?? 'auto',
+      methods: ENVOY_METHODS,
+      probe: probeOnce,
+      ...(serving && { serving }),
+    };
   }
 
   /**
@@ -135,52 +134,50 @@ export class Upgrades {
     }
     const old = registry.serving();
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
+    const binary = resolveBinary(target.to, config.envoys);
+    const method = await this.#methodFor(target, binary, old.meta);
     const plan = await planEpoch(this.#context, {
-      binary: resolveBinary(target.to, config.envoys),
+      binary,
       bootstrap: target.bootstrap ?? old.meta.bootstrap,
       concurrency: old.meta.concurrency,
-      restartEpoch: old.meta.restartEpoch + 1,
+      line: (epoch) => method.line(old.meta, { epoch, hotRestart: config.hotRestart }),
+      method: method.name,
       upgradeId,
     });
-    await this.replace(old, plan, request, aborted);
+    await this.#replace(old, { plan, method, request, aborted });
+  }
+
+  /** Chosen anew at the start: what the preflight found may be hours old. Throws PREFLIGHT_METHOD. */
+  async #methodFor(target: UpgradeTarget, binary: string, serving: Serving): Promise<HandoverMethod> {
+    const version = await binaryVersion(binary);
+    const { method, check } = await methodFor({ ...(await this.#preflightInput(target, binary, version)), serving });
+    if (method !== undefined) return methodNamed(method);
+    throw new SluiceError('PREFLIGHT_METHOD', `expected a handover method that can do this, found: ${check.found}`);
   }
 
   /** The handover itself; the caller holds the exclusive right. */
-  async replace(old: Epoch, plan: EpochPlan, request: UpgradeRequest, aborted: AbortSignal): Promise<void> {
-    const { registry, kept, log, config, now, signal } = this.#context;
-    await keepListeners(this.#context, old);
-    const predecessor: Predecessor = {
-      kind: 'live',
-      party: old.party,
-      number: old.number,
-      // With an admin address of its own per epoch nobody has to close one; a fixed one must pass on.
-      originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
-      ownAdmin: old.meta.adminAddress.startsWith('/') && plan.adminAddress !== old.meta.adminAddress,
-    };
-    const { epoch, servingAt, independent } = await bringUp({
+  async #replace(
+    old: Epoch,
+    {
       plan,
-      predecessor,
-      kept,
-      timeoutMs: config.startTimeoutMs,
-      ...(this.#context.launch && { launch: this.#context.launch }),
-      signal: AbortSignal.any([signal, aborted]),
-      log,
-      onLaunched: (launched) => {
-        registry.add(launched);
-        announceEpochs(this.#context);
-      },
-    }).catch((error) => {
-      for (const e of registry.all()) if (e.number === plan.folder.epoch) registry.remove(e);
-      announceEpochs(this.#context);
-      throw error;
+      method,
+      request,
+      aborted,
+    }: { plan: EpochPlan; method: HandoverMethod; request: UpgradeRequest; aborted: AbortSignal },
+  ): Promise<void> {
+    const { registry, log, now } = this.#context;
+    const { epoch, servingAt, independent } = await bring(this.#context, {
+      plan,
+      start: (start) => method.handOver({ context: this.#context, old, start }),
+      watch: this.#adopted,
+      aborted,
     });
-    epoch.update({ servingSince: servingAt });
-    this.#adopted(epoch);
     this.#drains.begin(old, request.upgradeId, request.policy);
     this.#reportServing(request.upgradeId, epoch, old, servingAt);
     log('info', 'new epoch serves', {
       epoch: epoch.number,
       version: epoch.meta.version,
+      method: method.name,
       old: old.number,
       ms: now() - epoch.meta.startedAt,
     });
@@ -198,7 +195,7 @@ export class Upgrades {
       from: old?.meta.version ?? '',
       to: epoch.meta.version,
       at,
-      method: METHOD,
+      method: epoch.meta.method ?? 'hot-restart',
     });
     announceEpochs(this.#context);
   }

@@ -1,6 +1,5 @@
 import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import type { CheckResult } from '@sluice/contract';
-import { readInitializingFlag, sharedMemoryExists, sharedMemoryPath } from '../broker/index.ts';
 import { residentBytes } from '../epochs/proc.ts';
 import type { PreflightInput } from './index.ts';
 import { failed, passed } from './result.ts';
@@ -12,7 +11,7 @@ const BARE_ENVOY_BYTES = 100 * 1024 * 1024;
 const MAX_SOCKET_PATH = 107;
 
 export function machineChecks(input: PreflightInput): CheckResult[] {
-  return [memory(input), sharedMemory(input), runFolder(input)];
+  return [memory(input), runFolder(input)];
 }
 
 function memory({ serving, availableMemory }: PreflightInput): CheckResult {
@@ -22,27 +21,6 @@ function memory({ serving, availableMemory }: PreflightInput): CheckResult {
   );
   const found = `${mebibytes(available)} available, ${mebibytes(needed)} needed for a second epoch`;
   return available >= needed ? passed('memory', found) : failed('memory', 'PREFLIGHT_MEMORY', found);
-}
-
-function sharedMemory({ baseId, serving }: PreflightInput): CheckResult {
-  const name = 'shared memory';
-  if (!serving) return passed(name, 'made by the first epoch');
-  try {
-    if (!sharedMemoryExists(baseId)) {
-      return failed(
-        name,
-        'PREFLIGHT_SHARED_MEMORY',
-        `${sharedMemoryPath(baseId)} is not there; is /dev/shm shared with the serving Envoy?`,
-      );
-    }
-    accessSync(sharedMemoryPath(baseId), constants.R_OK | constants.W_OK);
-    const stale = readInitializingFlag(baseId)
-      ? ', with the flag of an epoch that died while initializing, which will be cleared'
-      : '';
-    return passed(name, `${sharedMemoryPath(baseId)}${stale}`);
-  } catch (error) {
-    return failed(name, 'PREFLIGHT_SHARED_MEMORY', (error as Error).message);
-  }
 }
 
 function runFolder({ runFolder: folder }: PreflightInput): CheckResult {

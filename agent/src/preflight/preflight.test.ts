@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { SluiceError } from '@sluice/contract';
 import { afterAll, describe, expect, it } from 'vitest';
+import { hotRestartChecks } from './hot-restart.ts';
 import { type PreflightInput, preflight } from './index.ts';
 import { availableBytes } from './machine.ts';
 
@@ -23,17 +24,26 @@ function input(change: Partial<PreflightInput> = {}): PreflightInput {
   return {
     binary: takes,
     mergedBootstrap: {},
-    baseId: 6_099,
     concurrency: 2,
     runFolder: folder,
     udpAddresses: [],
+    hotRestart: true,
+    wish: 'auto',
+    methods: [{ name: 'hot-restart', check: hotRestartChecks }],
     probe: async () => ({ hotRestartVersion: '11.104', wire: 'known', evidence: 'schema' }),
     availableMemory: 2 ** 40,
     ...change,
   };
 }
 
-const serving = { pid: process.pid, version: '1.38.3', binary: '/old', concurrency: 2 };
+const serving = {
+  pid: process.pid,
+  version: '1.38.3',
+  binary: '/old',
+  concurrency: 2,
+  baseId: 6_099,
+  adminAddress: '/admin.sock',
+};
 
 /** Codes of what failed, by check. */
 async function failures(change: Partial<PreflightInput>): Promise<Record<string, string | undefined>> {
@@ -69,6 +79,21 @@ describe('preflight', () => {
     });
   });
 
+  it.each([
+    ['by the agent', { hotRestart: false, serving }],
+    ['at the start of the serving epoch', { serving: { ...serving, hotRestart: false } }],
+  ])('refuses hot restart that was switched off %s', async (_, change) => {
+    expect(await failures(change)).toMatchObject({ 'hot restart': 'SLUICE_PREFLIGHT_HOT_RESTART_OFF' });
+  });
+
+  it('lets another method do what hot restart can not; the reason is said, and fails nothing', async () => {
+    const reusePort = { name: 'reuse-port', check: async () => [] } as const;
+    const methods = [...input().methods, reusePort];
+    const found = await preflight(input({ serving, hotRestart: false, methods }));
+    expect(found).toMatchObject({ ok: true, method: 'reuse-port' });
+    expect(found.checks.at(-1)?.found).toContain('not hot-restart (hot restart: switched off');
+  });
+
   it("gives Envoy's own reason for a bootstrap that it refuses", async () => {
     const binary = script(
       'refuses',
@@ -84,6 +109,7 @@ describe('preflight', () => {
     expect(await failures({ serving, concurrency: 4 })).toEqual({
       concurrency: 'SLUICE_PREFLIGHT_CONCURRENCY',
       'shared memory': 'SLUICE_PREFLIGHT_SHARED_MEMORY',
+      method: 'SLUICE_PREFLIGHT_METHOD',
     });
   });
 

@@ -1,9 +1,10 @@
 import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor } from '../epochs/handover.ts';
+import { bring } from '../keeper/bring.ts';
 import { announceEpochs, type KeeperContext } from '../keeper/context.ts';
 import { keepListeners } from '../keeper/kept.ts';
-import { planEpoch } from '../keeper/plan.ts';
+import { firstLine, planEpoch } from '../keeper/plan.ts';
 import { type CrashHistory, NO_CRASHES, onCrash } from './budget.ts';
 
 /** After so many crashes within one upgrade the version from before serves again: a flip back, not an eleventh try. */
@@ -53,7 +54,7 @@ export class Crashes {
   }
 
   async #relaunch(crashed: Epoch): Promise<void> {
-    const { registry, config, kept, log, signal, send, now } = this.#context;
+    const { registry, kept, log, signal, send, now } = this.#context;
     crashed.release();
     registry.remove(crashed);
     // An upgrade that was under way has put another one in its place: two that accept would share the connections.
@@ -73,30 +74,8 @@ export class Crashes {
       await new Promise((resolve) => setTimeout(resolve, decision.delayMs));
       signal.throwIfAborted();
       const { source, rollback } = this.#source(crashed);
-      const predecessor: Predecessor = kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
       try {
-        const plan = await planEpoch(this.#context, {
-          binary: source.meta.binary,
-          bootstrap: source.meta.bootstrap,
-          concurrency: crashed.meta.concurrency,
-          restartEpoch: predecessor.kind === 'none' ? 0 : crashed.meta.restartEpoch + 1,
-          ...(upgradeId !== undefined && !rollback && { upgradeId }),
-        });
-        const { epoch, servingAt, independent } = await bringUp({
-          plan,
-          predecessor,
-          kept,
-          timeoutMs: config.startTimeoutMs,
-          signal,
-          log,
-          onLaunched: (launched) => registry.add(launched),
-        }).catch((error) => {
-          const dead = registry.get(plan.folder.epoch);
-          if (dead) registry.remove(dead);
-          throw error;
-        });
-        epoch.update({ servingSince: servingAt });
-        this.watch(epoch);
+        const { epoch, independent } = await this.#start(crashed, source, !rollback);
         log('info', 'relaunched', { epoch: epoch.number, version: epoch.meta.version, after: crashed.number });
         send({ type: 'crashed', epoch: crashed.number, at: now(), relaunchedAs: epoch.number });
         if (rollback && upgradeId !== undefined) {
@@ -120,6 +99,26 @@ export class Crashes {
         log('error', 'relaunch did not serve', { after: crashed.number, error: String(error) });
       }
     }
+  }
+
+  /** A fresh epoch in the place of the crashed one: on the kept sockets where hot restart can pass them. */
+  async #start(crashed: Epoch, source: Epoch, sameUpgrade: boolean) {
+    const { kept } = this.#context;
+    const { createdBy, concurrency, baseId, restartEpoch } = crashed.meta;
+    const predecessor: Predecessor = kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
+    const next = { baseId, restartEpoch: restartEpoch + 1, hotRestart: true };
+    const plan = await planEpoch(this.#context, {
+      binary: source.meta.binary,
+      bootstrap: source.meta.bootstrap,
+      concurrency,
+      line: () => (predecessor.kind === 'none' ? { ...firstLine(this.#context), baseId } : next),
+      ...(createdBy !== undefined && sameUpgrade && { upgradeId: createdBy }),
+    });
+    return bring(this.#context, {
+      plan,
+      start: (options) => bringUp({ ...options, predecessor }),
+      watch: (epoch) => this.watch(epoch),
+    });
   }
 
   /** What to start: the same again, or after repeated crashes of an upgrade's new version the one it replaced. */

@@ -4,14 +4,12 @@ import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { CATALOGUE, type ErrorCode, SluiceError } from '@sluice/contract';
-import { KeptSockets } from '../broker/index.ts';
 import { envoyOf, metaOf } from '../epochs/handover.ts';
 import { identify, isAlive } from '../epochs/proc.ts';
 import { EpochRegistry } from '../epochs/registry.ts';
+import { createContext } from '../keeper/assemble.ts';
 import { type KeeperConfig, type ResolvedConfig, resolveBinary, resolveConfig } from '../keeper/config.ts';
-import type { KeeperContext } from '../keeper/context.ts';
-import { Exclusive } from '../keeper/exclusive.ts';
-import { planEpoch } from '../keeper/plan.ts';
+import { firstLine, planEpoch } from '../keeper/plan.ts';
 import { makeFifo } from '../native/fds.ts';
 import { becomeEnvoy } from './become.ts';
 import type { ToFront, ToHelper } from './messages.ts';
@@ -31,7 +29,7 @@ import type { ToFront, ToHelper } from './messages.ts';
 export async function becomeEpoch(given: KeeperConfig): Promise<never> {
   const config = resolveConfig(given);
   mkdirSync(config.dir, { recursive: true, mode: 0o700 });
-  const registry = new EpochRegistry(config.dir);
+  const registry = new EpochRegistry(config.dir, config.shared);
   const alive = registry.folders().flatMap((folder) => {
     const meta = folder.readMeta();
     return meta && meta.state !== 'ended' && isAlive(meta) ? [meta] : [];
@@ -40,27 +38,17 @@ export async function becomeEpoch(given: KeeperConfig): Promise<never> {
   // Old epochs may still drain after the serving one has gone: somebody has to judge and end them.
   const helper = alive.length > 0 ? startHelper(given, upgrade) : undefined;
   if (upgrade) return becomeAsTold(config, helper as ChildProcess);
-  return becomeFirst(config, registry);
+  return becomeFirst(config);
 }
 
-async function becomeFirst(config: ResolvedConfig, registry: EpochRegistry): Promise<never> {
+async function becomeFirst(config: ResolvedConfig): Promise<never> {
   const { log } = config;
-  const context: KeeperContext = {
-    config,
-    registry,
-    kept: new KeptSockets(),
-    exclusive: new Exclusive(),
-    log,
-    now: Date.now,
-    send: () => {},
-    alone: true,
-    signal: new AbortController().signal,
-  };
+  const { context } = createContext(config, { signal: new AbortController().signal });
   const plan = await planEpoch(context, {
     binary: resolveBinary(config.envoy, config.envoys),
     bootstrap: config.bootstrap,
     concurrency: config.concurrency,
-    restartEpoch: 0,
+    line: () => firstLine(context),
   });
   makeFifo(plan.folder.alive);
   const self = identify(process.pid);

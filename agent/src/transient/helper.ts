@@ -1,20 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AgentMessage, PROTOCOL_VERSION, SluiceError } from '@sluice/contract';
-import { KeptSockets } from '../broker/index.ts';
+import { SluiceError } from '@sluice/contract';
 import type { Launch } from '../epochs/launch.ts';
 import type { ProcessId } from '../epochs/proc.ts';
-import { EpochRegistry } from '../epochs/registry.ts';
 import { adopt } from '../keeper/adopt.ts';
-import { commandHandler } from '../keeper/commands.ts';
-import { type KeeperConfig, knownVersions, resolveBinary, resolveConfig } from '../keeper/config.ts';
+import { assemble } from '../keeper/assemble.ts';
+import { type KeeperConfig, resolveBinary, resolveConfig } from '../keeper/config.ts';
 import type { KeeperContext } from '../keeper/context.ts';
-import { Drains } from '../keeper/drains.ts';
-import { Exclusive } from '../keeper/exclusive.ts';
-import { openStatus } from '../keeper/status.ts';
-import { Upgrades } from '../keeper/upgrades.ts';
-import { type AgentLink, createLink } from '../link/index.ts';
-import { Crashes } from '../supervisor/crashes.ts';
-import { AGENT_VERSION } from '../version.ts';
+import type { Upgrades } from '../keeper/upgrades.ts';
+import type { AgentLink } from '../link/index.ts';
 
 /** A controller that is not there by then is done without. */
 const LINK_WAIT_MS = 3_000;
@@ -39,48 +32,18 @@ export interface HelperOptions {
  */
 export async function helpOneUpgrade(options: HelperOptions): Promise<void> {
   const config = resolveConfig(options.config);
-  const { log } = config;
-  const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
-  const context: KeeperContext = {
-    config,
-    registry: new EpochRegistry(config.dir),
-    kept: new KeptSockets(),
-    exclusive: new Exclusive(),
-    log,
-    now: Date.now,
-    send: (message) => outbox.send(message),
-    alone: config.controllers.length === 0,
-    launch: options.become,
-    signal: options.signal,
-  };
-  const drains = new Drains(context);
+  const { signal, become: launch } = options;
   // Nobody's crash is answered here: whoever started the front starts it again.
-  const unwatched = () => {};
-  const upgrades = new Upgrades(context, drains, unwatched);
-  const crashes = new Crashes(context);
-  let link: AgentLink | undefined;
-  const status = await openStatus(context, { crashes, upgrades, drains, link: () => link ?? { connected: false } });
+  const parts = await assemble(config, { signal, launch, supervise: false });
+  const { context, drains, upgrades, watch } = parts;
   try {
-    await adopt(context, drains, unwatched);
-    if (!context.alone) {
-      link = createLink({
-        urls: config.controllers,
-        hello: () => helloOf(context),
-        onMessage: commandHandler(context, upgrades, drains),
-        log,
-        signal: options.signal,
-      });
-      outbox.send = link.send;
-    }
+    await adopt(context, drains, watch);
+    const link = parts.connect();
     if (options.upgrade) await upgradeTo(context, upgrades, link);
     await untilDrained(context);
     await flushed(link);
   } finally {
-    drains.stop();
-    for (const epoch of context.registry.all()) epoch.release();
-    context.kept.closeAll();
-    link?.close();
-    await status.close();
+    await parts.release();
   }
 }
 
@@ -135,18 +98,4 @@ async function within(ms: number, signal: AbortSignal, isSo: () => boolean): Pro
     if (isSo()) return true;
   }
   return isSo();
-}
-
-function helloOf({ config, registry }: KeeperContext): Extract<AgentMessage, { type: 'hello' }> {
-  return {
-    type: 'hello',
-    v: PROTOCOL_VERSION,
-    proxy: config.proxy,
-    slot: config.slot,
-    agentVersion: AGENT_VERSION,
-    identity: config.token === undefined ? {} : { token: config.token },
-    epochs: registry.statuses(config.slot),
-    versions: knownVersions(config.envoys),
-    memory: { agentRss: process.memoryUsage.rss() },
-  };
 }

@@ -1,0 +1,97 @@
+import type { AgentMessage } from '@sluice/contract';
+import { KeptSockets } from '../broker/index.ts';
+import type { Epoch } from '../epochs/epoch.ts';
+import { EpochRegistry } from '../epochs/registry.ts';
+import { type AgentLink, createLink } from '../link/index.ts';
+import { Crashes } from '../supervisor/crashes.ts';
+import { commandHandler } from './commands.ts';
+import type { ResolvedConfig } from './config.ts';
+import type { KeeperContext } from './context.ts';
+import { Drains } from './drains.ts';
+import { Exclusive } from './exclusive.ts';
+import { helloOf } from './hello.ts';
+import { openStatus } from './status.ts';
+import { Upgrades } from './upgrades.ts';
+
+type Outbox = (message: AgentMessage) => void;
+
+/** A context whose messages go nowhere until `sendBy` names who takes them. */
+export function createContext(
+  config: ResolvedConfig,
+  options: Pick<KeeperContext, 'signal' | 'launch'>,
+): { readonly context: KeeperContext; sendBy(outbox: Outbox): void } {
+  let send: Outbox = () => {};
+  const context: KeeperContext = {
+    config,
+    registry: new EpochRegistry(config.dir, config.shared),
+    kept: new KeptSockets(),
+    exclusive: new Exclusive(),
+    log: config.log,
+    now: Date.now,
+    send: (message) => send(message),
+    alone: config.controllers.length === 0,
+    ...options,
+  };
+  return {
+    context,
+    sendBy(outbox) {
+      send = outbox;
+    },
+  };
+}
+
+export interface Assembly {
+  readonly context: KeeperContext;
+  readonly drains: Drains;
+  readonly upgrades: Upgrades;
+  /** To be told of each new process. */
+  readonly watch: (epoch: Epoch) => void;
+  readonly link: () => AgentLink | undefined;
+  /** Opens the link; none where the agent is alone. */
+  connect(): AgentLink | undefined;
+  /** Lets go of everything; the epochs live on. */
+  release(): Promise<void>;
+}
+
+/**
+ * The parts that an agent has in either front end, wired to each other; the agent's socket and status port are open.
+ * `supervise`: crashes are answered here, and not by whoever started this process.
+ */
+export async function assemble(
+  config: ResolvedConfig,
+  { supervise, ...options }: Pick<KeeperContext, 'signal' | 'launch'> & { readonly supervise: boolean },
+): Promise<Assembly> {
+  const { context, sendBy } = createContext(config, options);
+  const crashes = new Crashes(context);
+  const watch = supervise ? (epoch: Epoch) => crashes.watch(epoch) : () => {};
+  const drains = new Drains(context);
+  const upgrades = new Upgrades(context, drains, watch);
+  let link: AgentLink | undefined;
+  const status = await openStatus(context, { crashes, upgrades, drains, link: () => link ?? { connected: false } });
+  return {
+    context,
+    drains,
+    upgrades,
+    watch,
+    link: () => link,
+    connect() {
+      if (context.alone) return undefined;
+      link = createLink({
+        urls: config.controllers,
+        hello: () => helloOf(context),
+        onMessage: commandHandler(context, upgrades, drains),
+        log: config.log,
+        signal: context.signal,
+      });
+      sendBy(link.send);
+      return link;
+    },
+    async release() {
+      drains.stop();
+      for (const epoch of context.registry.all()) epoch.release();
+      context.kept.closeAll();
+      link?.close();
+      await status.close();
+    },
+  };
+}

@@ -1,0 +1,42 @@
+import { absorbReplies, clearInitializing } from '../broker/index.ts';
+import { bringUp, type Predecessor } from '../epochs/handover.ts';
+import { keepListeners } from '../keeper/kept.ts';
+import { hotRestartChecks } from '../preflight/hot-restart.ts';
+import { listenAddressesOf } from '../witnesses/kernel.ts';
+import type { HandoverMethod } from './types.ts';
+
+/** Envoy's own hot restart with the broker between the epochs (broker/): the listen sockets themselves pass on. */
+export const hotRestart: HandoverMethod = {
+  name: 'hot-restart',
+
+  check: hotRestartChecks,
+
+  line: ({ baseId, restartEpoch }) => ({ baseId, restartEpoch: restartEpoch + 1, hotRestart: true }),
+
+  async handOver({ context, old, start }) {
+    await keepListeners(context, old);
+    const predecessor: Predecessor = {
+      kind: 'live',
+      party: old.party,
+      number: old.number,
+      // With an admin address of its own per epoch nobody has to close one; a fixed one must pass on.
+      originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
+      ownAdmin: old.meta.adminAddress.startsWith('/') && start.plan.adminAddress !== old.meta.adminAddress,
+    };
+    return bringUp({ ...start, predecessor });
+  },
+
+  /**
+   * The new epoch may not accept yet: it waits for a broker that is gone, and is killed; the old one may then be trying
+   * to answer that broker, and is heard out, or it aborts as well. When it accepts, the old one was told to drain.
+   */
+  async settle({ context, starting, old }) {
+    const oldAccepts =
+      old !== undefined && listenAddressesOf(old.process.pid).some((address) => address !== old.meta.adminAddress);
+    if (!oldAccepts && listenAddressesOf(starting.process.pid).length > 0) return true;
+    await starting.kill();
+    clearInitializing(starting.meta.baseId);
+    if (old) await absorbReplies({ baseId: old.meta.baseId, envoy: old.party, signal: context.signal });
+    return false;
+  },
+};

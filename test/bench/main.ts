@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { type Bench, type BenchResult, holds, showCheck } from './bench.ts';
 import { flipsBench } from './flips.ts';
 import { pacingBench } from './pacing.ts';
+import { resetBench } from './reset.ts';
 import { soakBench } from './soak.ts';
 import { verdictBench } from './verdict.ts';
 
@@ -11,6 +12,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   flips: flipsBench,
   soak: soakBench,
   pacing: pacingBench,
+  reset: resetBench,
 };
 
 /** 0: every check holds; 1: one does not; 2: used wrongly. */

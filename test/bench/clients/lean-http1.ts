@@ -10,9 +10,10 @@ export class LeanHttp1 extends LeanConnection {
     return this.id === undefined ? 0 : 1;
   }
 
-  override request(id: string): void {
+  /** `delayMs`: how long the upstream takes. */
+  override request(id: string, delayMs = 0): void {
     this.id = id;
-    this.socket.write(`GET /echo?size=0 HTTP/1.1\r\nhost: bench\r\n${ID_HEADER}: ${id}\r\n\r\n`);
+    this.socket.write(`GET /echo?size=0&delay=${delayMs} HTTP/1.1\r\nhost: bench\r\n${ID_HEADER}: ${id}\r\n\r\n`);
   }
 
   protected override read(chunk: Buffer): void {

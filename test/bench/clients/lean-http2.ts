@@ -5,10 +5,17 @@ import { LeanConnection, type LeanEvents } from './lean.ts';
 /** A server may send this much on the connection before it needs a new allowance. */
 const GRANT_AFTER_BYTES = 16_384;
 
+const GRPC_HEADERS: [string, string][] = [
+  ['content-type', 'application/grpc'],
+  ['te', 'trailers'],
+];
+
 interface Stream {
   readonly id: string;
   ok: boolean;
+  /** What came, and what was to come. */
   body: string;
+  expected: string;
 }
 
 /** HTTP/2 without TLS; with `grpc` each request is a unary call, whose answer is an echo of its message. */
@@ -30,21 +37,41 @@ export class LeanHttp2 extends LeanConnection {
   }
 
   override request(id: string): void {
-    const stream = this.next;
-    this.next += 2;
-    this.streams.set(stream, { id, ok: false, body: '' });
+    const stream = this.begin(id, this.grpc ? grpcMessage(id).toString('latin1') : `${id}\n`);
     if (!this.grpc) {
       const block = headerBlock('GET', '/echo?size=0', 'bench', [[ID_HEADER, id]]);
       this.socket.write(frame(FRAME.headers, FLAG.endHeaders | FLAG.endStream, stream, block));
       return;
     }
-    const more: [string, string][] = [
-      ['content-type', 'application/grpc'],
-      ['te', 'trailers'],
-    ];
-    const block = headerBlock('POST', '/sluice.load.Echo/Unary', 'bench', more);
+    const block = headerBlock('POST', '/sluice.load.Echo/Unary', 'bench', GRPC_HEADERS);
     const data = frame(FRAME.data, FLAG.endStream, stream, grpcMessage(id));
     this.socket.write(Buffer.concat([frame(FRAME.headers, FLAG.endHeaders, stream, block), data]));
+  }
+
+  /** A bidirectional gRPC stream: each `send` is echoed, `end` half-closes, the answer is the whole of the echoes. */
+  stream(id: string): { send(text: string): void; end(): void } {
+    const stream = this.begin(id, '');
+    const block = headerBlock('POST', '/sluice.load.Echo/Bidi', 'bench', GRPC_HEADERS);
+    this.socket.write(frame(FRAME.headers, FLAG.endHeaders, stream, block));
+    return {
+      send: (text) => {
+        const known = this.streams.get(stream);
+        if (known === undefined) return;
+        const message = grpcMessage(text);
+        known.expected += message.toString('latin1');
+        this.socket.write(frame(FRAME.data, 0, stream, message));
+      },
+      end: () => {
+        if (this.streams.has(stream)) this.socket.write(frame(FRAME.data, FLAG.endStream, stream, Buffer.alloc(0)));
+      },
+    };
+  }
+
+  private begin(id: string, expected: string): number {
+    const stream = this.next;
+    this.next += 2;
+    this.streams.set(stream, { id, ok: false, body: '', expected });
+    return stream;
   }
 
   protected override read(chunk: Buffer): void {
@@ -95,8 +122,8 @@ export class LeanHttp2 extends LeanConnection {
     const known = this.streams.get(stream);
     if (known === undefined) return;
     this.streams.delete(stream);
-    const expected = this.grpc ? grpcMessage(known.id).toString('latin1') : `${known.id}\n`;
-    const why = wrong ?? (known.ok && known.body === expected ? undefined : `wrong answer: ${known.body.length} bytes`);
+    const right = known.ok && known.body === known.expected;
+    const why = wrong ?? (right ? undefined : `wrong answer: ${known.body.length} bytes`);
     this.events.answered(known.id, why);
     if (this.leaving && this.streams.size === 0) this.socket.end();
   }

@@ -1,0 +1,37 @@
+import type { ConnectionRecord } from './clients/crowd.ts';
+
+/** The old connections of a drain as their clients saw them. Times in epoch ms. */
+export interface Fate {
+  readonly old: number;
+  /** When the last old connection ended, or the last thing on one that the reset itself ended. */
+  readonly trueEnd: number;
+  readonly cut: number;
+  /** How many old connections were still there when the process ended; without anything on them, unless counted as cut. */
+  readonly leftAtReset: number;
+}
+
+/** Ends that a process's exit makes reach the clients within this. */
+const EXIT_MS = 20;
+
+/**
+ * Pure. `oldPorts`: the clients' ports that the kernel showed on the old process at `seenAt`. A port may be used again, so
+ * the time has to fit too. A connection that the exit ended without anything on it was free since its last request.
+ */
+export function fateOf(
+  records: readonly ConnectionRecord[],
+  oldPorts: ReadonlySet<number>,
+  seenAt: number,
+  processEndAt: number,
+): Fate {
+  const old = records.filter(
+    ({ localPort, openedAt, endedAt = Infinity }) => oldPorts.has(localPort) && openedAt <= seenAt && endedAt >= seenAt,
+  );
+  const endedByExit = ({ endedAt = Infinity }: ConnectionRecord) => endedAt >= processEndAt - EXIT_MS;
+  const ends = old.map((one) => (endedByExit(one) ? (one.freeAt ?? processEndAt) : (one.endedAt ?? processEndAt)));
+  return {
+    old: old.length,
+    trueEnd: Math.max(seenAt, ...ends.map((at) => Math.min(at, processEndAt))),
+    cut: old.filter(({ cut }) => cut).length,
+    leftAtReset: old.filter(endedByExit).length,
+  };
+}

@@ -7,6 +7,8 @@ export const NODE_METADATA = {
   slot: 'SLUICE_SLOT',
   /** Absolute path of sluice.wasm where this Envoy runs. */
   wasm: 'SLUICE_WASM',
+  /** `1`: its listeners have the slot of the Lua filter that tells single connections to leave. */
+  leave: 'SLUICE_LEAVE',
 } as const;
 
 /** Clusters that the presets put into the bootstrap. */

@@ -66,6 +66,7 @@ test('a report that lies or is cut short is refused by name, and changes no coun
     draining: false,
     tracking: true,
     more: false,
+    marks: true,
     epoch: 0,
     seq: 1,
     vm: '4242',

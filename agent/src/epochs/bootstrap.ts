@@ -1,7 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { SluiceError } from '@sluice/contract';
-import { type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
+import {
+  type AgeCutoff,
+  ageCutoffOf,
+  type PresetEnvironment,
+  withBootstrapPresets,
+} from '@sluice/contract/presets/index';
 import type { EpochFolder } from './folder.ts';
 import { writeAtomically } from './folder.ts';
 
@@ -40,15 +45,18 @@ export function readBootstrap(file: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** Writes the epoch's bootstrap: the user's with our presets. Returns their warnings and where the admin will listen. */
+/**
+ * Writes the epoch's bootstrap: the user's with our presets. Returns their warnings, where the admin will listen, and what
+ * the pressure can do to its static listeners (undefined: none of them is HTTP).
+ */
 export function writeBootstrap(
   folder: EpochFolder,
   source: string,
   environment: PresetEnvironment,
-): { warnings: readonly string[]; adminAddress: string } {
+): { warnings: readonly string[]; adminAddress: string; cutoff: AgeCutoff | undefined } {
   const { value, warnings } = withBootstrapPresets(readBootstrap(source), environment);
   writeAtomically(folder.bootstrap, `${JSON.stringify(value)}\n`);
-  return { warnings, adminAddress: adminAddressOf(value) };
+  return { warnings, adminAddress: adminAddressOf(value), cutoff: ageCutoffOf(value) };
 }
 
 /** Path of a pipe, or `host:port`. */

@@ -31,6 +31,14 @@ export interface EpochMeta {
   readonly adminAddress: string;
   /** This Envoy runs the filter; without it admin and kernel are the only witnesses. */
   readonly wasm: boolean;
+  /** Single connections can be told to leave (lever `mark`); absent: an epoch from before that. */
+  readonly leave?: boolean;
+  /**
+   * What the pressure can do, by the static listeners of its bootstrap, and the max_connection_duration that a cut-off by
+   * age is computed for (ms). Both absent: none of them is HTTP, or an epoch from before this was noted (30 days).
+   */
+  readonly ageCutoff?: 'exact' | 'all-only';
+  readonly durationMs?: number;
   /** The user's bootstrap that this epoch was started from. */
   readonly bootstrap: string;
   readonly state: EpochState;
@@ -84,6 +92,10 @@ export class EpochFolder {
   /** ECDS by file, when no controller brings the drain order. */
   get order(): string {
     return join(this.path, 'order.json');
+  }
+  /** ECDS by file for what tells single connections to leave. */
+  get leave(): string {
+    return join(this.path, 'leave.json');
   }
   get log(): string {
     return join(this.path, 'envoy.log');

@@ -1,4 +1,5 @@
 import { type MethodName, SluiceError, toSluiceError } from '@sluice/contract';
+import type { AgeCutoff } from '@sluice/contract/presets/index';
 import {
   clearInitializing,
   type Handover,
@@ -31,6 +32,10 @@ export interface EpochPlan {
   readonly adminAddress: string;
   /** This Envoy runs the filter. */
   readonly wasm: boolean;
+  /** Its listeners have the slot of what tells single connections to leave. */
+  readonly leave: boolean;
+  /** What the pressure can do to its static listeners; undefined: none of them is HTTP. */
+  readonly cutoff: AgeCutoff | undefined;
   readonly upgradeId?: string;
   readonly extraArgs?: readonly string[];
 }
@@ -183,6 +188,8 @@ export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predece
     startedAt: Date.now(),
     adminAddress: plan.adminAddress,
     wasm: plan.wasm,
+    leave: plan.leave,
+    ...plan.cutoff,
     hotRestart: plan.hotRestart,
     ...(plan.method !== undefined && { method: plan.method }),
     ...(predecessor.kind === 'live' && { parent: predecessor.number }),

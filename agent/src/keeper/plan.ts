@@ -2,13 +2,19 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { type MethodName, SluiceError } from '@sluice/contract';
-import { noOpTypedConfig, type PresetEnvironment, withBootstrapPresets } from '@sluice/contract/presets/index';
+import {
+  LEAVE_RESOURCE,
+  noOpTypedConfig,
+  type PresetEnvironment,
+  withBootstrapPresets,
+} from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
 import { readBootstrap, writeBootstrap } from '../epochs/bootstrap.ts';
 import { EpochFolder, writeAtomically } from '../epochs/folder.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import { orderFile } from '../epochs/order-file.ts';
 import type { KeeperContext } from './context.ts';
+import { supportsLeave } from './leave-support.ts';
 import { supportsWasm } from './wasm-support.ts';
 
 const run = promisify(execFile);
@@ -36,6 +42,8 @@ export interface PresetSubject {
   readonly folder: EpochFolder;
   readonly version: string;
   readonly wasm: boolean;
+  /** Its Lua can tell a single connection to leave. */
+  readonly leave: boolean;
 }
 
 export function presetEnvironment(context: Pick<KeeperContext, 'config'>, subject: PresetSubject): PresetEnvironment {
@@ -47,7 +55,9 @@ export function presetEnvironment(context: Pick<KeeperContext, 'config'>, subjec
     slot: config.slot,
     envoyVersion: subject.version,
     ...(subject.wasm && { wasmPath: wasmPath() }),
+    leave: subject.leave,
     orderFile: folder.order,
+    leaveFile: folder.leave,
     pressureFile: folder.pressure,
     adminPipe: folder.admin,
     agentSocket: agentSocket(config.dir),
@@ -69,16 +79,18 @@ export interface PlanInput {
 export async function planEpoch(context: KeeperContext, { line, ...input }: PlanInput): Promise<EpochPlan> {
   const version = await binaryVersion(input.binary);
   const wasm = await supportsWasm(input.binary, wasmPath());
+  const leave = wasm && (await supportsLeave(input.binary));
   if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
   const folder = context.registry.create();
   writeAtomically(folder.order, orderFile(noOpTypedConfig()));
-  const { warnings, adminAddress } = writeBootstrap(
+  writeAtomically(folder.leave, orderFile(noOpTypedConfig(), LEAVE_RESOURCE));
+  const { warnings, adminAddress, cutoff } = writeBootstrap(
     folder,
     input.bootstrap,
-    presetEnvironment(context, { folder, version, wasm }),
+    presetEnvironment(context, { folder, version, wasm, leave }),
   );
   for (const warning of warnings) context.log('warn', 'bootstrap preset', { epoch: folder.epoch, warning });
-  return { ...input, ...line(folder.epoch), version, wasm, folder, adminAddress };
+  return { ...input, ...line(folder.epoch), version, wasm, leave, cutoff, folder, adminAddress };
 }
 
 /** The bootstrap as a new epoch would get it, with paths of no epoch: for `--mode validate` alone. */
@@ -89,8 +101,10 @@ export async function mergeForCheck(
   source: string,
 ): Promise<Record<string, unknown>> {
   const wasm = await supportsWasm(binary, wasmPath());
+  const leave = wasm && (await supportsLeave(binary));
   const folder = new EpochFolder(context.registry.root, 0);
-  return withBootstrapPresets(readBootstrap(source), presetEnvironment(context, { folder, version, wasm })).value;
+  const environment = presetEnvironment(context, { folder, version, wasm, leave });
+  return withBootstrapPresets(readBootstrap(source), environment).value;
 }
 
 /** A start that takes over from nobody. */

@@ -9,6 +9,7 @@ import {
   type PresetEnvironment,
   withField,
 } from './environment.ts';
+import { leaves } from './hcm.ts';
 import { withListenerPresets } from './listener.ts';
 import { withPressure } from './overload.ts';
 import { withStats } from './stats.ts';
@@ -29,7 +30,7 @@ function hasConnectionEventDrain(version: string): boolean {
 export function withBootstrapPresets(bootstrap: Json, environment: PresetEnvironment): Preset {
   const warnings: string[] = [];
   const source = orderSource(bootstrap, environment);
-  let value = withNode(bootstrap, environment, warnings);
+  let value = withNode(bootstrap, source, environment, warnings);
   if (!isObject(value.admin) || !isObject(value.admin.address)) {
     const admin = isObject(value.admin) ? value.admin : {};
     value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
@@ -51,7 +52,7 @@ export function orderSource(bootstrap: Json, environment: PresetEnvironment): Or
   return ads === undefined || JSON.stringify(ads).includes(CONTROLLER_CLUSTER) ? 'ads' : 'own';
 }
 
-function withNode(bootstrap: Json, environment: PresetEnvironment, warnings: string[]): Json {
+function withNode(bootstrap: Json, source: OrderSource, environment: PresetEnvironment, warnings: string[]): Json {
   const node = isObject(bootstrap.node) ? bootstrap.node : {};
   const metadata = isObject(node.metadata) ? node.metadata : {};
   if (typeof node.id === 'string' && node.id !== '' && node.id !== environment.proxy) {
@@ -71,6 +72,7 @@ function withNode(bootstrap: Json, environment: PresetEnvironment, warnings: str
         [NODE_METADATA.epoch]: String(environment.epoch),
         [NODE_METADATA.slot]: environment.slot,
         ...(environment.wasmPath !== undefined && { [NODE_METADATA.wasm]: environment.wasmPath }),
+        ...(leaves(source, environment) && { [NODE_METADATA.leave]: '1' }),
       },
     },
   };

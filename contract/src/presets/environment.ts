@@ -20,6 +20,13 @@ export interface PresetEnvironment {
   readonly controller?: { readonly address: string; readonly port: number };
   /** File that carries the drain order when no controller does; ECDS by path. */
   readonly orderFile: string;
+  /**
+   * This Envoy's Lua can tell a single connection to leave: its listeners get a slot for that. The agent asks the binary;
+   * absent = no, for an Envoy without Lua would refuse the slot.
+   */
+  readonly leave?: boolean;
+  /** File for that slot where no controller feeds it; it must be there when Envoy starts, or there is no slot. */
+  readonly leaveFile?: string;
 }
 
 /** Where the ECDS slot of the drain order gets its resource from. */

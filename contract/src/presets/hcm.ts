@@ -9,10 +9,22 @@ import {
   type PresetEnvironment,
   withField,
 } from './environment.ts';
+import { LEAVE_RESOURCE, LUA_TYPE } from './leave.ts';
 import { HTTP_WASM_TYPE, UPGRADE_FILTER, upgradeFilter } from './wasm.ts';
 
-/** A month: never reached in practice, and the age cut-off's step stays near 0.15 s (the scale is a float32). */
-export const MAX_CONNECTION_DURATION = '2592000s';
+const HCM = '.http_connection_manager.v3.HttpConnectionManager';
+
+/** Whether a type URL is that of an HTTP connection manager. */
+export function isHcmType(type: unknown): boolean {
+  return typeof type === 'string' && type.endsWith(HCM);
+}
+
+/**
+ * A week. Pacing needs fine steps: Envoy keeps the scale of the age cut-off in a float32, whose step near 1 is 2^-24, so
+ * 36 ms of a week (of the 30 days that were here before: 0.15 s). A connection that reaches it is told to leave as in a
+ * drain, once a week, and ends in its own time.
+ */
+export const MAX_CONNECTION_DURATION = '604800s';
 
 export const NO_OP_TYPE = 'type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation';
 
@@ -31,7 +43,7 @@ export function noOpTypedConfig(): Json {
   return { '@type': NO_OP_TYPE, mutations: {} };
 }
 
-function orderConfigSource(source: OrderSource, environment: PresetEnvironment): Json {
+function configSource(source: OrderSource, file: string): Json {
   switch (source) {
     case 'ads':
       return { ads: {}, resource_api_version: 'V3' };
@@ -45,21 +57,49 @@ function orderConfigSource(source: OrderSource, environment: PresetEnvironment):
         },
       };
     case 'file':
-      return { resource_api_version: 'V3', path_config_source: { path: environment.orderFile } };
+      return { resource_api_version: 'V3', path_config_source: { path: file } };
   }
 }
 
-/** The slot that the drain order is pushed into. Without warming: a controller that is away must not delay a start. */
-export function drainSlot(source: OrderSource, environment: PresetEnvironment): Json {
+/** A filter filled by ECDS. Without warming: a controller that is away must not delay a start. */
+function slot(name: string, config_source: Json, types: readonly string[]): Json {
   return {
-    name: DRAIN_RESOURCE,
+    name,
     config_discovery: {
-      config_source: orderConfigSource(source, environment),
+      config_source,
       default_config: noOpTypedConfig(),
       apply_default_config_without_warming: true,
-      type_urls: [HTTP_WASM_TYPE, NO_OP_TYPE, ORDER_METADATA_TYPE],
+      type_urls: [...types, NO_OP_TYPE],
     },
   };
+}
+
+/** The slot that the drain order is pushed into. */
+export function drainSlot(source: OrderSource, environment: PresetEnvironment): Json {
+  return slot(DRAIN_RESOURCE, configSource(source, environment.orderFile), [HTTP_WASM_TYPE, ORDER_METADATA_TYPE]);
+}
+
+/**
+ * Whether single connections can be told to leave: not without the filter, not on an Envoy whose Lua can not ask for it,
+ * not where a file would feed the slot and there is none.
+ */
+export function leaves(source: OrderSource, environment: PresetEnvironment): boolean {
+  const { wasmPath, leave, leaveFile } = environment;
+  return wasmPath !== undefined && leave === true && (source !== 'file' || leaveFile !== undefined);
+}
+
+/** The slot in front of it, for what tells single connections to leave. */
+export function leaveSlot(source: OrderSource, environment: PresetEnvironment): Json | undefined {
+  if (!leaves(source, environment)) return undefined;
+  return slot(LEAVE_RESOURCE, configSource(source, environment.leaveFile ?? ''), [LUA_TYPE]);
+}
+
+/** Both slots in front, each once: the user's own filters run behind what tells a connection to leave. */
+function withSlots(filters: readonly Json[], source: OrderSource, environment: PresetEnvironment): Json[] {
+  const drain = filters.find((f) => f.name === DRAIN_RESOURCE) ?? drainSlot(source, environment);
+  const leave = filters.find((f) => f.name === LEAVE_RESOURCE) ?? leaveSlot(source, environment);
+  const rest = filters.filter((f) => f.name !== DRAIN_RESOURCE && f.name !== LEAVE_RESOURCE);
+  return [...(leave === undefined ? [] : [leave]), drain, ...rest];
 }
 
 /** Their state is kept per filter chain: the copy for upgrades counts apart from the one for requests. */
@@ -77,9 +117,7 @@ export function withHcmPresets(
   const filters = objects(field(value, 'http_filters'));
   // A filter list must end with a terminal filter: an empty one is not ours to begin.
   if (filters.length === 0) return value;
-  const slotted = filters.some((f) => f.name === DRAIN_RESOURCE)
-    ? filters
-    : [drainSlot(source, environment), ...filters];
+  const slotted = withSlots(filters, source, environment);
   value = withField(value, 'http_filters', slotted);
   const { wasmPath } = environment;
   if (wasmPath === undefined) return value;
@@ -101,7 +139,7 @@ function withDuration(hcm: Json, where: string, warnings: string[]): Json {
     value = withField(value, 'common_http_protocol_options', preset);
   } else if (duration !== MAX_CONNECTION_DURATION) {
     warnings.push(
-      `${where}: max_connection_duration ${String(duration)} is kept: a drain of all works, a cut-off by age does not`,
+      `${where}: max_connection_duration ${String(duration)} is kept: a drain of all works, one by age (pacing) only where every listener has the same`,
     );
   }
   // With it a silent idle HTTP/1 connection is left alone, so that no request on its way meets a close.

@@ -23,9 +23,3 @@ end
 export function leaveTypedConfig(): Json {
   return { '@type': LUA_TYPE, default_source_code: { inline_string: LEAVE_LUA } };
 }
-
-/** Whether this Envoy's Lua can drain one connection: from 1.37 on (measured: 1.36.4 has no such call). */
-export function canLeave(envoyVersion: string): boolean {
-  const [major = 0, minor = 0] = envoyVersion.split('.').map(Number);
-  return major > 1 || (major === 1 && minor >= 37);
-}

@@ -8,10 +8,8 @@ import {
   type PresetEnvironment,
   withField,
 } from './environment.ts';
-import { withHcmPresets } from './hcm.ts';
+import { isHcmType, withHcmPresets } from './hcm.ts';
 import { CONNECTION_FILTER, connectionFilter } from './wasm.ts';
-
-const HCM = '.http_connection_manager.v3.HttpConnectionManager';
 
 /** Presets of one listener in Envoy's JSON form, whether from a bootstrap or from xDS. Idempotent. */
 export function withListenerPresets(
@@ -21,7 +19,7 @@ export function withListenerPresets(
 ): Preset {
   const warnings: string[] = [];
   const name = typeof listener.name === 'string' && listener.name !== '' ? listener.name : addressName(listener);
-  if (!isOurs(listener)) return { value: listener, warnings };
+  if (!takesPresets(listener)) return { value: listener, warnings };
   let value = listener;
   const chains = field(value, 'filter_chains');
   if (Array.isArray(chains)) {
@@ -42,7 +40,7 @@ export function withListenerPresets(
  * Whether downstream connections over TCP or a Unix socket come in here. Not over UDP or QUIC, which preflight refuses to
  * hand over; not from inside Envoy (internal and API listeners); not by a connection that Envoy itself opened (reverse).
  */
-function isOurs(listener: Json): boolean {
+export function takesPresets(listener: Json): boolean {
   const foreign = ['udp_listener_config', 'internal_listener', 'api_listener'];
   if (foreign.some((f) => field(listener, f) !== undefined)) return false;
   const address = isObject(listener.address) ? listener.address : {};
@@ -70,10 +68,8 @@ function withChainPresets(
     }
     if (!isObject(config)) return filter;
     const preset = (hcm: Json) => withHcmPresets(hcm, source, environment, `listener ${listener}`, warnings);
-    if (typeof config['@type'] === 'string' && config['@type'].endsWith(HCM))
-      return withField(filter, 'typed_config', preset(config));
-    const wrapped = field(config, 'type_url');
-    if (typeof wrapped === 'string' && wrapped.endsWith(HCM) && isObject(config.value)) {
+    if (isHcmType(config['@type'])) return withField(filter, 'typed_config', preset(config));
+    if (isHcmType(field(config, 'type_url')) && isObject(config.value)) {
       return withField(filter, 'typed_config', { ...config, value: preset(config.value) });
     }
     return filter;
@@ -89,7 +85,7 @@ function withChainPresets(
 function isHcm(filter: Json): boolean {
   const config = field(filter, 'typed_config');
   if (!isObject(config)) return false;
-  return [config['@type'], field(config, 'type_url')].some((t) => typeof t === 'string' && t.endsWith(HCM));
+  return isHcmType(config['@type']) || isHcmType(field(config, 'type_url'));
 }
 
 function addressName(listener: Json): string {

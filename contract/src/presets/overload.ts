@@ -10,6 +10,8 @@ const TIMER = 'HTTP_DOWNSTREAM_CONNECTION_MAX';
 /** TIMER's number in ScaleTimersOverloadActionConfig.TimerType: JSON may carry either. */
 const TIMER_NUMBER = 4;
 
+const REFRESH_S = 0.05;
+
 /** `scaled`: the pressure between 0.1 and 1.0 is an age cut-off (envoy-facts, the lever to build on). */
 const TRIGGER = { name: PRESSURE_MONITOR, scaled: { scaling_threshold: 0.1, saturation_threshold: 1.0 } };
 const FACTOR = { timer: TIMER, min_timeout: '0.001s' };
@@ -29,7 +31,8 @@ export function withPressure(bootstrap: Json, environment: PresetEnvironment, wa
   const { resourceMonitors: _monitors, refreshInterval: _interval, ...rest } = manager;
   return withField(bootstrap, 'overload_manager', {
     ...rest,
-    // Envoy's default is 1 s; a drain order shall be felt at once. A user's own interval is kept when it is shorter.
+    // Envoy's default is 1 s; a drain order shall be felt at once, and a paced one moves its cut-off every 100 ms, each of
+    // which a look of Envoy has to fall into. A user's own interval is kept when it is shorter.
     refresh_interval: shorter(field(manager, 'refresh_interval')),
     resource_monitors: [...monitors.filter((m) => m.name !== PRESSURE_MONITOR), monitor],
     actions: withAction(objects(manager.actions), warnings),
@@ -74,5 +77,5 @@ function withoutCamel(action: Json): Json {
 
 function shorter(interval: unknown): string {
   const seconds = typeof interval === 'string' ? Number.parseFloat(interval) : Number.NaN;
-  return seconds > 0 && seconds <= 0.1 ? (interval as string) : '0.1s';
+  return seconds > 0 && seconds <= REFRESH_S ? (interval as string) : `${REFRESH_S}s`;
 }

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
 import type { Json, PresetEnvironment } from './environment.ts';
-import { orderSource, withBootstrapPresets, withListenerPresets } from './index.ts';
+import { ageCutoffOf, leaveSlot, orderSource, withBootstrapPresets, withListenerPresets } from './index.ts';
 
 const TESTDATA = join(import.meta.dirname, 'testdata');
 
@@ -18,6 +18,8 @@ const env: PresetEnvironment = {
   adminPipe: '/run/sluice/epochs/7/admin.sock',
   agentSocket: '/run/sluice/agent.sock',
   orderFile: '/run/sluice/epochs/7/order.json',
+  leave: true,
+  leaveFile: '/run/sluice/epochs/7/leave.json',
   controller: { address: '127.0.0.1', port: 18000 },
 };
 
@@ -53,7 +55,7 @@ const camelKeys = (value: unknown): unknown => {
 
 const hcm = fc
   .record({
-    duration: maybe(fc.constantFrom('60s', '2592000s', null)),
+    duration: maybe(fc.constantFrom('60s', '604800s', null)),
     safe: maybe(fc.boolean()),
     upgrades: maybe(fc.uniqueArray(fc.constantFrom('websocket', 'CONNECT'))),
     ownFilters: fc.boolean(),
@@ -114,7 +116,7 @@ const bootstrap = fc
     overload: maybe(
       fc.constantFrom(
         {},
-        { refresh_interval: '0.05s' },
+        { refresh_interval: '0.02s' },
         { actions: [{ name: 'envoy.overload_actions.reduce_timeouts', triggers: [{ name: 't' }] }] },
       ),
     ),
@@ -137,6 +139,7 @@ const environments = fc
   .record({
     wasm: fc.boolean(),
     controller: fc.boolean(),
+    leave: fc.boolean(),
     version: fc.constantFrom('1.36.4', '1.39.3', '1.40.0', '2.0.0'),
   })
   .map((p): PresetEnvironment => {
@@ -144,6 +147,7 @@ const environments = fc
     return {
       ...rest,
       envoyVersion: p.version,
+      leave: p.leave,
       ...(p.wasm && { wasmPath: wasmPath as string }),
       ...(p.controller && { controller: controller as { address: string; port: number } }),
     };
@@ -220,7 +224,7 @@ describe('withListenerPresets', () => {
     );
   });
 
-  it('gives every chain with filters the connection filter first, and each manager the drain slot first', () => {
+  it('gives every chain with filters the connection filter first, and each manager the two slots', () => {
     fc.assert(
       fc.property(listener, (l) => {
         fc.pre(l.udp_listener_config === undefined && l.internal_listener === undefined);
@@ -234,9 +238,73 @@ describe('withListenerPresets', () => {
           expect(filters[0]?.name).toBe('sluice.connection');
           for (const f of filters.filter((f) => f.name === 'hcm')) {
             const message = (f.typed_config.value ?? f.typed_config) as { http_filters: { name: string }[] };
-            if (message.http_filters.length > 0) expect(message.http_filters[0]?.name).toBe('sluice.drain');
+            if (message.http_filters.length === 0) continue;
+            expect(message.http_filters.slice(0, 2).map((f) => f.name)).toEqual(['sluice.leave', 'sluice.drain']);
           }
         }
+      }),
+    );
+  });
+});
+
+describe('leaveSlot', () => {
+  const { leaveFile: _, ...withoutFile } = env;
+  it.each([
+    ['where connections can be chosen', env, 'ads', true],
+    ['not on an Envoy whose Lua can not', { ...env, leave: false }, 'ads', false],
+    ['not where no file feeds it', withoutFile, 'file', false],
+    ['by file where there is one', env, 'file', true],
+  ] as const)('is there %s', (_what, e, source, there) => {
+    expect(leaveSlot(source, e) !== undefined).toBe(there);
+  });
+
+  it('comes in front of a drain slot that an older preset put there', () => {
+    const old = { name: 'sluice.drain', config_discovery: { older: true } };
+    const manager = { '@type': HCM, http_filters: [old, router] };
+    const chain = { filters: [{ name: 'hcm', typed_config: manager }] };
+    const { value } = withListenerPresets({ filter_chains: [chain] }, env);
+    const { filters } = (value.filter_chains as { filters: { typed_config: Json }[] }[])[0]!;
+    expect(filters[1]?.typed_config.http_filters).toEqual([leaveSlot('ads', env), old, router]);
+  });
+});
+
+describe('ageCutoffOf', () => {
+  const chainOf = (typed_config: Json) => ({ filters: [{ name: 'hcm', typed_config }] });
+  const of = (...durations: readonly (string | undefined)[]) =>
+    ageCutoffOf({
+      listeners: durations.map((d) => ({
+        filter_chains: [
+          chainOf({ '@type': HCM, ...(d && { common_http_protocol_options: { max_connection_duration: d } }) }),
+        ],
+      })),
+    });
+  const WEEK_MS = 7 * 86_400_000;
+
+  it.each([
+    ['no manager', of(), undefined],
+    ['one', of('604800s'), { ageCutoff: 'exact', durationMs: WEEK_MS }],
+    ['all the same', of('0.5s', '0.500s'), { ageCutoff: 'exact', durationMs: 500 }],
+    ['two different', of('604800s', '60s'), { ageCutoff: 'all-only' }],
+    ['one without', of('604800s', undefined), { ageCutoff: 'all-only' }],
+    ['none at all', of(undefined), { ageCutoff: 'all-only' }],
+    ['no duration at all', of('soon'), { ageCutoff: 'all-only' }],
+    ['zero', of('0s'), { ageCutoff: 'all-only' }],
+  ])('%s', (_what, found, wanted) => expect(found).toEqual(wanted));
+
+  it('looks into a TypedStruct and takes camel case', () => {
+    const value = { commonHttpProtocolOptions: { maxConnectionDuration: '60s' } };
+    const wrapped = { '@type': 'type.googleapis.com/xds.type.v3.TypedStruct', typeUrl: HCM, value };
+    expect(ageCutoffOf(chainOf(wrapped))).toEqual({ ageCutoff: 'exact', durationMs: 60_000 });
+  });
+
+  it('reads back what the presets put in, whatever else the user has', () => {
+    const plain = withBootstrapPresets(parse(readFileSync(join(TESTDATA, 'plain.in.yaml'), 'utf8')), env).value;
+    expect(ageCutoffOf(plain)).toEqual({ ageCutoff: 'exact', durationMs: WEEK_MS });
+    fc.assert(
+      fc.property(bootstrap, environments, (b, e) => {
+        const found = ageCutoffOf(withBootstrapPresets(b, e).value);
+        const kept = JSON.stringify(b).includes('"max_connection_duration":"60s"');
+        if (found !== undefined && !kept) expect(found).toEqual({ ageCutoff: 'exact', durationMs: WEEK_MS });
       }),
     );
   });

@@ -33,6 +33,17 @@ export default defineConfig({
       },
       {
         ...source,
+        // The levers table held against each Envoy version.
+        test: {
+          name: 'matrix',
+          include: ['test/matrix/**/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...source,
         test: {
           name: 'pack',
           include: ['test/pack/**/*.test.ts'],

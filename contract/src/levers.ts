@@ -9,14 +9,31 @@ export type LeverName =
   | 'age-pressure'
   /** A silent idle connection is closed after its grace, on the agent's word. */
   | 'idle-close'
+  /** The filter marks the chosen connection; it leaves with its next response (Lua drainConnectionUponCompletion). */
+  | 'mark'
+  /** Ended by us with a request or a session on it: policy's word, or an override. */
+  | 'cut'
   /** Nothing is done: it is waited for, or cut at the reset as policy says. */
   | 'wait';
 
-export type LeverState = 'idle' | 'active';
+/**
+ * `new`: accepted, and nothing was ever sent on it. `idle`: asked before, silent now. `active`: a request or session is on
+ * it. `answering`: the head of the answer is out already, so no word can be added to it.
+ */
+export type LeverState = 'new' | 'idle' | 'active' | 'answering';
+export const LEVER_STATES: readonly LeverState[] = ['new', 'idle', 'active', 'answering'];
+
+/**
+ * How a connection ends for its client: told by GOAWAY; told by `Connection: close`, then FIN; FIN without a word; lived on
+ * until its client ended it; cut with a request or session on it.
+ */
+export type Outcome = 'goaway' | 'connection-close' | 'closed' | 'lived-on' | 'cut';
 
 export interface Lever {
   readonly lever: LeverName;
   readonly effect: string;
+  /** How the connection ends for its client; held against real Envoys by test/matrix. */
+  readonly expect: Outcome;
   /** True when a request can be lost to it; such a lever needs policy's word. */
   readonly racy: boolean;
   readonly evidence: { readonly kind: 'measured' | 'read' | 'assumed'; readonly note: string };
@@ -38,8 +55,9 @@ export const LEVERS: readonly LeverRow[] = [
   {
     ...ALL,
     protocols: ['http2'],
-    states: ['idle', 'active'],
+    states: ['idle', 'active', 'answering'],
     lever: 'age-pressure',
+    expect: 'goaway',
     effect:
       'a graceful GOAWAY within the refresh interval; open streams finish, an idle connection closes after drain_timeout',
     racy: false,
@@ -50,10 +68,24 @@ export const LEVERS: readonly LeverRow[] = [
   },
   {
     ...ALL,
+    protocols: ['http1', 'http2', 'unknown'],
+    states: ['new'],
+    lever: 'age-pressure',
+    expect: 'closed',
+    effect: 'FIN at once, with no word: Envoy has no codec yet that could say one',
+    racy: true,
+    evidence: {
+      kind: 'measured',
+      note: 'conn_manager_impl.cc, onConnectionDurationTimeout, `!codec_`; hence nothing younger than a second is told',
+    },
+  },
+  {
+    ...ALL,
     protocols: ['http3'],
-    states: ['idle', 'active'],
+    states: ['new', 'idle', 'active', 'answering'],
     lever: 'age-pressure',
     effect: 'GOAWAY as for HTTP/2',
+    expect: 'goaway',
     racy: false,
     evidence: {
       kind: 'read',
@@ -63,9 +95,11 @@ export const LEVERS: readonly LeverRow[] = [
   {
     ...ALL,
     protocols: ['http1'],
-    states: ['active'],
+    states: ['active', 'answering'],
     lever: 'age-pressure',
-    effect: '`Connection: close` on the response, then FIN',
+    expect: 'connection-close',
+    effect:
+      '`Connection: close` on the response to the next request that begins, then FIN; answers under way are not touched',
     racy: false,
     evidence: {
       kind: 'measured',
@@ -77,6 +111,7 @@ export const LEVERS: readonly LeverRow[] = [
     protocols: ['http1', 'unknown'],
     states: ['idle'],
     lever: 'idle-close',
+    expect: 'closed',
     effect:
       'left alone for policy’s grace and told to leave by its next response; closed when it stays silent, by the filter or, on an Envoy without V8, by the agent through the kernel',
     racy: true,
@@ -88,18 +123,20 @@ export const LEVERS: readonly LeverRow[] = [
   {
     ...ALL,
     protocols: ['unknown'],
-    states: ['active'],
+    states: ['active', 'answering'],
     lever: 'age-pressure',
     effect: 'as for the protocol that it turns out to be',
+    expect: 'connection-close',
     racy: false,
     evidence: { kind: 'measured', note: 'the pressure works on the connection, whatever the filter knows of it' },
   },
   {
     ...ALL,
     protocols: ['upgrade'],
-    states: ['idle', 'active'],
+    states: LEVER_STATES,
     lever: 'wait',
     effect: 'lives on until it ends by itself',
+    expect: 'lived-on',
     racy: false,
     evidence: {
       kind: 'measured',
@@ -109,9 +146,10 @@ export const LEVERS: readonly LeverRow[] = [
   {
     ...ALL,
     protocols: ['tcp'],
-    states: ['idle', 'active'],
+    states: LEVER_STATES,
     lever: 'wait',
     effect: 'lives on until it ends by itself',
+    expect: 'lived-on',
     racy: false,
     evidence: {
       kind: 'read',
@@ -123,6 +161,7 @@ export const LEVERS: readonly LeverRow[] = [
 /** For an Envoy that nobody has looked at: nothing is claimed, nothing is closed. */
 export const WEAKEST: Lever = {
   lever: 'wait',
+  expect: 'lived-on',
   effect: 'it is waited for; nothing is known of this version',
   racy: false,
   evidence: { kind: 'assumed', note: `versions 1.${OLDEST_ENVOY} to 1.${NEWEST_ENVOY} were looked at` },
@@ -140,8 +179,8 @@ export function leverFor(version: string, protocol: Protocol, state: LeverState)
       one.states.includes(state),
   );
   if (row === undefined) return WEAKEST;
-  const { lever, effect, racy, evidence } = row;
-  return { lever, effect, racy, evidence };
+  const { lever, effect, expect, racy, evidence } = row;
+  return { lever, effect, expect, racy, evidence };
 }
 
 function minorOf(version: string): number | undefined {

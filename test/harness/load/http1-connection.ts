@@ -5,6 +5,8 @@ export interface Answer {
   readonly status: number;
   readonly headers: ReadonlyMap<string, string>;
   readonly body: Buffer;
+  /** After a chunked body. */
+  readonly trailers: ReadonlyMap<string, string>;
 }
 
 /**
@@ -15,6 +17,8 @@ export class Http1Connection {
   readonly socket: net.Socket;
   /** The server said `Connection: close`, or the connection has ended: send nothing more. */
   done = false;
+  /** Resolves with what ended it: `FIN`, `ECONNRESET`, ... */
+  readonly closed: Promise<string>;
   private buffered: Buffer = Buffer.alloc(0);
   private ended: string | undefined;
   private waiting: (() => void) | undefined;
@@ -26,8 +30,11 @@ export class Http1Connection {
       this.buffered = this.buffered.length === 0 ? chunk : Buffer.concat([this.buffered, chunk]);
       this.waiting?.();
     });
+    const closing = Promise.withResolvers<string>();
+    this.closed = closing.promise;
     const end = (why: string) => {
       this.ended ??= why;
+      closing.resolve(this.ended);
       this.done = true;
       this.waiting?.();
     };
@@ -53,7 +60,8 @@ export class Http1Connection {
     this.socket.end();
   }
 
-  private async answer(): Promise<Answer> {
+  /** The next answer, of a request written by the caller; an interim one (100) too. @throws Error as `request` */
+  async answer(): Promise<Answer> {
     let end = this.buffered.indexOf('\r\n\r\n');
     while (end < 0) {
       await this.more('before the answer');
@@ -63,17 +71,14 @@ export class Http1Connection {
       .toString('latin1')
       .trimEnd()
       .split('\r\n');
-    const headers = new Map<string, string>();
-    for (const line of lines) {
-      const colon = line.indexOf(':');
-      headers.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim());
-    }
-    const body = await this.body(headers);
+    const headers = fieldsOf(lines);
+    const trailers = new Map<string, string>();
+    const body = await this.body(headers, trailers);
     if (headers.get('connection')?.toLowerCase() === 'close') this.done = true;
-    return { status: Number(first.split(' ')[1]), headers, body };
+    return { status: Number(first.split(' ')[1]), headers, body, trailers };
   }
 
-  private async body(headers: ReadonlyMap<string, string>): Promise<Buffer> {
+  private async body(headers: ReadonlyMap<string, string>, trailers: Map<string, string>): Promise<Buffer> {
     if (headers.get('transfer-encoding') !== 'chunked') {
       const length = Number(headers.get('content-length') ?? 0);
       while (this.buffered.length < length) await this.more(`after ${this.buffered.length} of ${length} bytes`);
@@ -81,17 +86,28 @@ export class Http1Connection {
     }
     const parts: Buffer[] = [];
     for (;;) {
-      let line = this.buffered.indexOf('\r\n');
-      while (line < 0) {
-        await this.more('inside a chunked body');
-        line = this.buffered.indexOf('\r\n');
+      const size = Number.parseInt(await this.line(), 16);
+      if (size === 0) {
+        for (let line = await this.line(); line !== ''; line = await this.line()) {
+          for (const [name, value] of fieldsOf([line])) trailers.set(name, value);
+        }
+        return Buffer.concat(parts);
       }
-      const size = Number.parseInt(this.take(line + 2).toString('latin1'), 16);
       while (this.buffered.length < size + 2) await this.more('inside a chunk');
       parts.push(this.take(size));
       this.take(2);
-      if (size === 0) return Buffer.concat(parts);
     }
+  }
+
+  private async line(): Promise<string> {
+    let end = this.buffered.indexOf('\r\n');
+    while (end < 0) {
+      await this.more('inside a chunked body');
+      end = this.buffered.indexOf('\r\n');
+    }
+    return this.take(end + 2)
+      .toString('latin1')
+      .trimEnd();
   }
 
   private take(length: number): Buffer {
@@ -111,6 +127,15 @@ export class Http1Connection {
       if (this.buffered.length === before && this.ended !== undefined) throw new Error(`${this.ended} ${where}`);
     }
   }
+}
+
+function fieldsOf(lines: readonly string[]): Map<string, string> {
+  const fields = new Map<string, string>();
+  for (const line of lines) {
+    const colon = line.indexOf(':');
+    fields.set(line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim());
+  }
+  return fields;
 }
 
 export interface Ask {

@@ -3,7 +3,7 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import grpc from '@grpc/grpc-js';
 import { WebSocketServer } from 'ws';
-import { answerBody, ECHO_SERVICE, ID_HEADER, readAsk } from './answers.ts';
+import { answerBody, ECHO_SERVICE, type Hold, ID_HEADER, readAsk } from './answers.ts';
 
 export interface UpstreamPorts {
   /** HTTP/1.1 and WebSocket. */
@@ -25,8 +25,12 @@ export interface Upstream {
 const HOST = '127.0.0.1';
 const SLOW_CHUNKS = 10;
 
+/** Resolves when what a request of this id asked to hold may go on. */
+export type Holder = (id: string) => Promise<void>;
+const NOTHING_HELD: Holder = () => Promise.resolve();
+
 /** One upstream for all protocols; it counts each id that it sees, so that clients can be reconciled with it. */
-export async function startUpstream(ports: UpstreamPorts): Promise<Upstream> {
+export async function startUpstream(ports: UpstreamPorts, hold: Holder = NOTHING_HELD): Promise<Upstream> {
   const seen = new Map<string, number>();
   const note = (id: string) => seen.set(id, (seen.get(id) ?? 0) + 1);
 
@@ -40,7 +44,9 @@ export async function startUpstream(ports: UpstreamPorts): Promise<Upstream> {
     request.on('end', () => {
       const ask = readAsk(request.url ?? '/');
       const body = parts.length > 0 ? Buffer.concat(parts) : answerBody(id, ask.size);
-      setTimeout(() => answer(response, id, body, ask.slow), ask.delay);
+      if (ask.hold !== undefined || Object.keys(request.trailers).length > 0) {
+        void answerHeld(response, id, body, request.trailers, ask.hold, hold);
+      } else setTimeout(() => answer(response, id, body, ask.slow), ask.delay);
     });
   };
 
@@ -81,7 +87,7 @@ export async function startUpstream(ports: UpstreamPorts): Promise<Upstream> {
     response.end([...seen].map(([id, count]) => `${id} ${count}`).join('\n'));
   });
 
-  const rpc = grpcServer(note);
+  const rpc = grpcServer(note, hold);
   await Promise.all([
     listen(plain, ports.http),
     listen(h2, ports.http2),
@@ -123,13 +129,44 @@ function answer(response: http.ServerResponse, id: string, body: Buffer, slowMs:
   }, slowMs / SLOW_CHUNKS);
 }
 
-function grpcServer(note: (id: string) => void): grpc.Server {
+/** With the request's trailers after it; chunked then, and when its second half is held. */
+async function answerHeld(
+  response: http.ServerResponse,
+  id: string,
+  body: Buffer,
+  trailers: NodeJS.Dict<string>,
+  what: Hold | undefined,
+  hold: Holder,
+): Promise<void> {
+  response.on('error', () => {});
+  response.setHeader(ID_HEADER, id);
+  const fields = Object.entries(trailers).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]));
+  if (fields.length > 0) response.setHeader('trailer', fields.map(([name]) => name).join(', '));
+  else if (what === 'answer') response.setHeader('content-length', body.length);
+  if (what === 'answer') await hold(id);
+  response.write(body.subarray(0, body.length / 2));
+  if (what === 'body') await hold(id);
+  response.addTrailers(fields as [string, string][]);
+  response.end(body.subarray(body.length / 2));
+}
+
+function grpcServer(note: (id: string) => void, hold: Holder): grpc.Server {
   const server = new grpc.Server({ 'grpc.max_connection_idle_ms': 2 ** 31 - 1 });
   const read = (message: Buffer) => note(message.toString().split('\n', 1)[0] ?? '');
   server.addService(ECHO_SERVICE as unknown as grpc.ServiceDefinition, {
     unary(call: grpc.ServerUnaryCall<Buffer, Buffer>, callback: grpc.sendUnaryData<Buffer>) {
       read(call.request);
       callback(null, call.request);
+    },
+    stream(call: grpc.ServerWritableStream<Buffer, Buffer>) {
+      read(call.request);
+      const [id = '', count] = call.request.toString().split('\n');
+      const half = Math.floor(Number(count) / 2);
+      for (let n = 0; n < half; n++) call.write(Buffer.from(`${id} ${n}`));
+      void hold(id).then(() => {
+        for (let n = half; n < Number(count); n++) call.write(Buffer.from(`${id} ${n}`));
+        call.end();
+      });
     },
     bidi(call: grpc.ServerDuplexStream<Buffer, Buffer>) {
       call.on('data', (message: Buffer) => {

@@ -1,5 +1,11 @@
 import { DRAIN_RESOURCE, type DrainOrder } from '@sluice/contract';
-import { drainTypedConfig, noOpTypedConfig, orderMetadataTypedConfig } from '@sluice/contract/presets/index';
+import {
+  drainTypedConfig,
+  LEAVE_RESOURCE,
+  leaveTypedConfig,
+  noOpTypedConfig,
+  orderMetadataTypedConfig,
+} from '@sluice/contract/presets/index';
 import type { UpgradeState } from './state.ts';
 
 /** The first order of an upgrade's drain: all connections of the old epoch, whatever their age. */
@@ -22,9 +28,14 @@ export interface DrainResource {
   readonly typed_config: Record<string, unknown>;
 }
 
-/** What an epoch without a drain gets, so that its listeners never wait for the resource. */
-export function idleDrainResource(): DrainResource {
-  return { name: DRAIN_RESOURCE, typed_config: noOpTypedConfig() };
+/** What the slots of an epoch without a drain get, so that its listeners never wait for a resource. */
+export function idleResources(): readonly DrainResource[] {
+  return [DRAIN_RESOURCE, LEAVE_RESOURCE].map((name) => ({ name, typed_config: noOpTypedConfig() }));
+}
+
+/** What tells the connections to leave that the agent marks: beside an order whose policy chooses among them. */
+export function leaveResource(): DrainResource {
+  return { name: LEAVE_RESOURCE, typed_config: leaveTypedConfig() };
 }
 
 /**

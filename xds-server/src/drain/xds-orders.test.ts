@@ -1,9 +1,10 @@
 import { EventEmitter } from 'node:events';
-import { DEFAULT_POLICY, DRAIN_RESOURCE, type DrainOrder } from '@sluice/contract';
+import { DEFAULT_POLICY, DRAIN_RESOURCE, type DrainOrder, NODE_METADATA } from '@sluice/contract';
+import { LEAVE_RESOURCE } from '@sluice/contract/presets/index';
 import { describe, expect, it } from 'vitest';
 import { SILENT } from '../log.ts';
 import { type AckEvent, SnapshotCache, type XdsNode, type XdsServer } from '../xds/index.ts';
-import { drainResource, idleDrainResource } from './orders.ts';
+import { drainResource, idleResources } from './orders.ts';
 import { presetTransform, withIdleOrder, XdsOrders } from './xds-orders.ts';
 
 const order: DrainOrder = {
@@ -84,6 +85,28 @@ describe('XdsOrders', () => {
     expect(version(node(3))).not.toBe(idle);
   });
 
+  it('beside an order that chooses among connections, tells those that are marked to leave, where Envoy can', () => {
+    const { cache, orders, connect } = setUp();
+    const able = { ...node(3), metadata: { [NODE_METADATA.leave]: '1' } };
+    const unable = node(4);
+    const leave = (one: XdsNode) => cache.snapshotFor(one).get('ecds', LEAVE_RESOURCE)?.version;
+    const idle = leave(able);
+    const idlest: DrainOrder = {
+      ...order,
+      policy: { ...DEFAULT_POLICY, pacing: { ...DEFAULT_POLICY.pacing, order: 'idlest' } },
+    };
+    connect(able);
+    connect(unable);
+    orders.set('edge', 3, order);
+    expect(leave(able)).toBe(idle);
+    orders.set('edge', 3, { ...idlest, version: 2 });
+    orders.set('edge', 4, { ...idlest, epoch: 4 });
+    expect(leave(able)).not.toBe(idle);
+    expect(leave(unable)).toBe(idle);
+    orders.set('edge', 3, { ...order, version: 3 });
+    expect(leave(able)).toBe(idle);
+  });
+
   it('tells an answer to the order from one to the idle resource before it', () => {
     const { orders, connect, version } = setUp();
     connect(node(3));
@@ -97,7 +120,7 @@ describe('XdsOrders', () => {
 });
 
 it('presetTransform changes listeners only', () => {
-  const idle = idleDrainResource() as unknown as Parameters<typeof presetTransform.apply>[1];
+  const [idle] = idleResources() as unknown as [Parameters<typeof presetTransform.apply>[1]];
   expect(presetTransform.apply('ecds', idle, node(1))).toBe(idle);
   const tcp = { name: 'x', typed_config: { '@type': 'type.googleapis.com/x' } };
   const listener = { name: 'db', filter_chains: [{ filters: [tcp] }] };

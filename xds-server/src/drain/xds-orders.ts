@@ -1,22 +1,27 @@
-import { DRAIN_RESOURCE, type DrainOrder } from '@sluice/contract';
+import { DRAIN_RESOURCE, type DrainOrder, NODE_METADATA, needsMarks } from '@sluice/contract';
 import { type Json, withListenerPresets } from '@sluice/contract/presets/index';
 import type { Log } from '../log.ts';
 import { EMPTY_SET, type JsonObject, type ResourceSet } from '../resources/types.ts';
 import type { AckEvent, NackEvent, SnapshotCache, Transform, XdsNode, XdsServer } from '../xds/index.ts';
 import type { OrderSink } from './commands.ts';
-import { drainResource, idleDrainResource } from './orders.ts';
+import { type DrainResource, drainResource, idleResources, leaveResource } from './orders.ts';
 
-const IDLE = idleDrainResource() as unknown as JsonObject;
+const IDLE = idleResources().map((resource) => [resource.name, resource as unknown as JsonObject] as const);
 
-/** The folder's set with what every epoch gets: the idle drain resource, so that no listener waits for it. */
+/** The folder's set with what every epoch gets: idle resources in our slots, so that no listener waits for them. */
 export function withIdleOrder(set: ResourceSet = EMPTY_SET): ResourceSet {
-  const ecds = new Map([...(set.shared.get('ecds') ?? []), [DRAIN_RESOURCE, IDLE] as const]);
+  const ecds = new Map([...(set.shared.get('ecds') ?? []), ...IDLE]);
   return { ...set, shared: new Map([...set.shared, ['ecds', ecds] as const]) };
+}
+
+/** Its listeners have the slot for what tells single connections to leave. */
+function canLeave(node: XdsNode): boolean {
+  return node.metadata[NODE_METADATA.leave] === '1';
 }
 
 /** Puts the presets into every listener that is served. */
 export const presetTransform: Transform = {
-  key: (node) => JSON.stringify([node.wasm ?? '', node.userAgentVersion]),
+  key: (node) => JSON.stringify([node.wasm ?? '', canLeave(node), node.userAgentVersion]),
   apply: (kind, resource, node) => {
     if (kind !== 'lds') return resource;
     const environment = {
@@ -24,6 +29,7 @@ export const presetTransform: Transform = {
       epoch: node.epoch,
       slot: node.slot,
       ...(node.wasm === undefined ? {} : { wasmPath: node.wasm }),
+      leave: canLeave(node),
       envoyVersion: node.userAgentVersion,
       // These belong to the bootstrap: no listener takes them.
       pressureFile: '',
@@ -81,8 +87,12 @@ export class XdsOrders implements OrderSink {
 
   #overlay({ proxy, epoch, order }: Given, node: XdsNode): void {
     try {
-      const json = drainResource(order, node.wasm) as unknown as JsonObject;
-      this.#cache.setOverlay(proxy, epoch, [{ kind: 'ecds', name: DRAIN_RESOURCE, json }]);
+      const resources: DrainResource[] = [drainResource(order, node.wasm)];
+      if (needsMarks(order.policy) && canLeave(node)) resources.push(leaveResource());
+      const overlay = resources.map((one) => {
+        return { kind: 'ecds' as const, name: one.name, json: one as unknown as JsonObject };
+      });
+      this.#cache.setOverlay(proxy, epoch, overlay);
     } catch (err) {
       // The agent has the same order over its link.
       this.#log.error({ proxy, epoch, err }, 'the drain order can not be served by xDS');

@@ -170,7 +170,7 @@ async function ours(): Promise<Proxy> {
     policy: {
       pacing: { perSecond: CONNECTIONS / WINDOW_S, order: 'oldest', scope: 'proxy', adapt: false },
       http1: { silentIdleGraceMs: 2 * WINDOW_MS },
-    } as never,
+    },
   });
   return {
     port: stack.targets.http,

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { clientPortsOf } from '../harness/kernel.ts';
 import { until } from '../harness/process.ts';
 import type { CrowdOptions, CrowdQuestion, Ports } from './clients/crowd.ts';
@@ -78,10 +79,11 @@ export class MixRun {
   }
 }
 
+/** A process that has ended stays in the table until its parent looks, and that may take seconds: it does not run. */
 function running(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat[stat.lastIndexOf(')') + 2] !== 'Z';
   } catch {
     return false;
   }

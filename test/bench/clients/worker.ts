@@ -2,6 +2,11 @@ import { type ChildProcess, fork } from 'node:child_process';
 
 const REPLY_LIMIT_MS = 120_000;
 
+const OWN = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of OWN) child.kill('SIGKILL');
+});
+
 /** A client process of a bench: one question, one answer. Ended with us. */
 export class Worker<Question, Answer> {
   readonly child: ChildProcess;
@@ -19,9 +24,8 @@ export class Worker<Question, Answer> {
       serialization: 'advanced',
     });
     const worker = new Worker<Q, A>(main.pathname.split('/').at(-1) ?? 'worker', child);
-    const kill = () => child.kill('SIGKILL');
-    process.once('exit', kill);
-    child.once('exit', () => process.off('exit', kill));
+    OWN.add(child);
+    child.once('exit', () => OWN.delete(child));
     return worker;
   }
 

@@ -4,7 +4,7 @@ import { estimateEnds, fade, type Lifetimes, NO_LIFETIMES, observeEnd } from './
 
 const many = (kind: string, lasted: readonly number[], before: Lifetimes = NO_LIFETIMES) =>
   lasted.reduce((all, ms) => observeEnd(all, kind, ms), before);
-const steps = (n: number, of: (i: number) => number) => Array.from({ length: n }, (_, i) => of(i));
+const steps = <T>(n: number, of: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => of(i));
 
 describe('estimateEnds', () => {
   it('knows nothing but the age at first: what lasted so long lasts as long again', () => {

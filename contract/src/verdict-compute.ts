@@ -101,6 +101,11 @@ function resetsAll({ policy }: VerdictInput): boolean {
   return policy.atDeadline === 'reset' && policy.rules.every((rule) => (rule.atDeadline ?? 'reset') === 'reset');
 }
 
+/** Every connection of the old epoch, judged; the unseen are not among them. Not bounded. */
+export function allHeld(input: VerdictInput): HeldConnection[] {
+  return hear(input).judged.map(heldOf);
+}
+
 /**
  * Every connection that a reset now would cut, first those that policy gives up first: by `cutOrder`, then those that
  * hold least. Not bounded.

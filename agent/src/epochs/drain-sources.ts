@@ -2,6 +2,7 @@ import type { Connection } from '@sluice/contract';
 import { shutdownSocket } from '../witnesses/close.ts';
 import { type KernelView, KernelWitness } from '../witnesses/kernel.ts';
 import { UnknownRequests } from '../witnesses/unknown-requests.ts';
+import { costOf } from './cost.ts';
 import { type DrainSources, STALE_AFTER_MS } from './drain-watch.ts';
 import type { Epoch } from './epoch.ts';
 import { isAlive } from './proc.ts';
@@ -49,7 +50,8 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       if (silent > STALE_AFTER_MS) {
         return { witness: { name: 'filter', at: heardAt, why: `not heard for ${silent} ms` }, connections };
       }
-      return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections };
+      const complete = table.complete();
+      return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections, complete };
     },
     ...(!wasm && { kernelList: kernelLister(epoch, () => view?.sockets ?? []) }),
     unknownInFlight: () => unknown.bound(table.tally(), now()),
@@ -57,6 +59,12 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       if (wasm) table.close(ids);
       else for (const id of ids) shutdownSocket(pid, Number(id));
     },
+    mark: (ids) => table.mark(ids),
+    cut: (ids) => {
+      if (wasm) table.cut(ids);
+      else for (const id of ids) shutdownSocket(pid, Number(id));
+    },
+    cost: (at) => costOf(pid, at),
   };
 }
 

@@ -1,19 +1,40 @@
-import type { Connection, DrainOrder, DrainPolicy, Verdict, Witness } from '@sluice/contract';
-import { closableIdle, computeVerdict, nextChangeAt } from '@sluice/contract';
+import type {
+  Connection,
+  DrainOrder,
+  DrainPolicy,
+  EpochCost,
+  HeldConnection,
+  Verdict,
+  Witness,
+} from '@sluice/contract';
+import { allHeld, closableIdle, computeVerdict, nextChangeAt, type VerdictInput, wouldBeCut } from '@sluice/contract';
 import type { Log } from '../log.ts';
+import type { Pacer } from '../pacing/pacer.ts';
+import type { Forecast } from './forecast.ts';
+import type { Deeds, Ledger } from './ledger.ts';
 
 /** What a drain is judged by. Every call answers within a bound of its own. */
 export interface DrainSources {
   readonly kernel: () => Promise<Witness>;
   /** `requestsActive` is the sum over all HCMs, when the admin connection can be heard. */
   readonly admin: () => Promise<{ readonly witness: Witness; readonly requestsActive?: number }>;
-  readonly filter: () => { readonly witness: Witness; readonly connections: readonly Connection[] };
+  /** `complete`: every open connection is among them, and none that is not open. */
+  readonly filter: () => {
+    readonly witness: Witness;
+    readonly connections: readonly Connection[];
+    readonly complete?: boolean;
+  };
   /** Set where Envoy runs no filter: the connections as the kernel lists them. */
   readonly kernelList?: () => readonly Connection[];
   /** Bound of the requests in flight that the filter does not know of, where it can be had exactly. */
   readonly unknownInFlight?: () => number | undefined;
   /** Asks the filter to close these connections. */
   readonly close: (ids: readonly string[]) => void;
+  /** Marks these, so that each leaves with its next response. */
+  readonly mark?: (ids: readonly string[]) => void;
+  /** Ends these, whatever is on them. */
+  readonly cut?: (ids: readonly string[]) => void;
+  readonly cost?: (at: number) => EpochCost | undefined;
 }
 
 export interface DrainWatchOptions {
@@ -22,6 +43,8 @@ export interface DrainWatchOptions {
   readonly policy: DrainPolicy;
   readonly sources: DrainSources;
   readonly onVerdict: (verdict: Verdict) => void;
+  readonly ledger?: Ledger;
+  readonly forecast?: Forecast;
   readonly log: Log;
   readonly now?: () => number;
 }
@@ -32,10 +55,13 @@ const LOOK_EVERY_MS = 1_000;
 const LOOK_AGAIN_MS = 50;
 /** What only a count tells is looked at so often. */
 const LOOK_SOON_MS = 200;
-/** Reports of several workers come together; one look for all of them. */
+/** Reports of several workers come together; one look for all of them, and the dearer a look the fewer of them. */
 const COALESCE_MS = 5;
+const COALESCE_PER_CONNECTION_MS = 0.01;
 /** A filter not heard for this long can not be heard. */
 export const STALE_AFTER_MS = 3_000;
+const FORECAST_EVERY_MS = 1_000;
+const COST_EVERY_MS = 5_000;
 
 /**
  * Watches one draining epoch: gathers the witnesses whenever one of them changes, runs the pure verdict, closes the silent
@@ -45,6 +71,16 @@ export class DrainWatch {
   verdict: Verdict | undefined;
   order: DrainOrder | undefined;
   orderAppliedAt: number | undefined;
+  /** Tells connections one after the other; undefined: all were told at once. */
+  pacer: Pacer | undefined;
+  /** Who is to be told first is being found out. */
+  awaitsPacer = false;
+  /** The lingering epochs hold more than policy's budget, and this is the one to give up. */
+  overBudget = false;
+  readonly deeds: { idleClosed: Set<string>; cut: Map<string, HeldConnection> } & Deeds = {
+    idleClosed: new Set(),
+    cut: new Map(),
+  };
   readonly #options: DrainWatchOptions;
   readonly #now: () => number;
   #timer: NodeJS.Timeout | undefined;
@@ -54,6 +90,9 @@ export class DrainWatch {
   #stopped = false;
   #differences = 0;
   #waiting: (() => void)[] = [];
+  #input: VerdictInput | undefined;
+  #forecast: ReturnType<Forecast['look']> | undefined;
+  #cost: EpochCost | undefined;
 
   constructor(options: DrainWatchOptions) {
     this.#options = options;
@@ -68,7 +107,7 @@ export class DrainWatch {
   /** Something changed: look soon. */
   poke(): void {
     if (this.#looking) this.#pokedWhileLooking = true;
-    else this.#lookIn(COALESCE_MS);
+    else this.#lookIn(this.#coalesceMs());
   }
 
   applied(order: DrainOrder, at: number): void {
@@ -89,9 +128,15 @@ export class DrainWatch {
     });
   }
 
+  /** What a reset would cut, as of the last look, in the order in which policy gives it up. */
+  wouldBeCut(): HeldConnection[] {
+    return this.#input === undefined ? [] : wouldBeCut(this.#input);
+  }
+
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.pacer?.stop();
   }
 
   #lookIn(ms: number): void {
@@ -106,18 +151,39 @@ export class DrainWatch {
     }, ms);
   }
 
+  #coalesceMs(): number {
+    return COALESCE_MS + (this.verdict?.total ?? 0) * COALESCE_PER_CONNECTION_MS;
+  }
+
   /** Gathers all witnesses and judges. Also called at the reset, whose permission may be a moment old. */
   async judge(): Promise<Verdict> {
-    const { sources } = this.#options;
+    const input = await this.#gather();
+    this.#input = input;
+    const verdict = computeVerdict(input);
+    const idle = closableIdle(input);
+    if (idle.length > 0 && !this.#stopped) {
+      for (const id of idle) this.deeds.idleClosed.add(id);
+      this.#options.sources.close(idle);
+    }
+    const next = nextChangeAt(input);
+    if (next !== undefined) this.#lookIn(Math.max(COALESCE_MS, next - this.#now()));
+    return this.#withForecast(verdict, input);
+  }
+
+  async #gather(): Promise<VerdictInput> {
+    const { sources, ledger } = this.#options;
     const [kernel, admin] = await Promise.all([sources.kernel(), sources.admin()]);
     const filter = sources.filter();
-    const connections = sources.kernelList?.() ?? filter.connections;
+    const listed = sources.kernelList?.() ?? filter.connections;
+    const { pacer } = this;
     const unknownInFlight = sources.unknownInFlight?.();
-    const input = {
+    const input: VerdictInput = {
       now: this.#now(),
       policy: this.policy,
       drainStartedAt: this.#options.startedAt,
-      connections,
+      connections: pacer === undefined ? listed : listed.map((one) => pacer.annotate(one)),
+      paced: pacer?.paced ?? this.awaitsPacer,
+      overBudget: this.overBudget,
       ...(sources.kernelList && { listedBy: 'kernel' as const }),
       witnesses: [filter.witness, admin.witness, kernel],
       staleAfterMs: STALE_AFTER_MS,
@@ -125,12 +191,24 @@ export class DrainWatch {
       ...(this.orderAppliedAt !== undefined && { orderAppliedAt: this.orderAppliedAt }),
       ...(unknownInFlight !== undefined && { unknownInFlight }),
     };
-    const verdict = computeVerdict(input);
-    const idle = closableIdle(input);
-    if (idle.length > 0 && !this.#stopped) sources.close(idle);
-    const next = nextChangeAt(input);
-    if (next !== undefined) this.#lookIn(Math.max(COALESCE_MS, next - this.#now()));
-    return verdict;
+    const complete = sources.kernelList ? kernel.open !== undefined : filter.complete === true;
+    if (ledger && complete) ledger.look(allHeld(input), this.deeds, input.now);
+    return input;
+  }
+
+  #withForecast(verdict: Verdict, input: VerdictInput): Verdict {
+    const { forecast, sources } = this.#options;
+    const { now } = input;
+    if (now - (this.#cost?.at ?? 0) >= COST_EVERY_MS) this.#cost = sources.cost?.(now) ?? this.#cost;
+    const pacing = this.pacer?.progress();
+    const extra = { ...(this.#cost && { cost: this.#cost }), ...(pacing && { pacing }) };
+    if (forecast === undefined) return { ...verdict, ...extra };
+    if (verdict.safe || now - (this.#forecast?.estimate.at ?? 0) >= FORECAST_EVERY_MS) {
+      const turnMs = pacing && pacing.perSecond > 0 ? (pacing.left / pacing.perSecond / 2) * 1_000 : 0;
+      this.#forecast = forecast.look(allHeld(input), turnMs, now);
+    }
+    const { estimate, ends } = this.#forecast as ReturnType<Forecast['look']>;
+    return { ...verdict, ...extra, estimate, held: verdict.held.map(ends) };
   }
 
   async #look(): Promise<void> {
@@ -149,7 +227,7 @@ export class DrainWatch {
     } finally {
       this.#looking = false;
     }
-    this.#lookIn(this.#pokedWhileLooking ? COALESCE_MS : this.#nextLookMs());
+    this.#lookIn(this.#pokedWhileLooking ? this.#coalesceMs() : this.#nextLookMs());
   }
 
   #nextLookMs(): number {
@@ -160,7 +238,7 @@ export class DrainWatch {
   }
 }
 
-/** Worth telling: anything but the times. */
+/** Worth telling: anything but the times, and those of the forecast when they moved by more than a few seconds. */
 function materiallyDiffers(a: Verdict | undefined, b: Verdict): boolean {
   if (a === undefined) return true;
   const shape = (v: Verdict) =>
@@ -168,10 +246,13 @@ function materiallyDiffers(a: Verdict | undefined, b: Verdict): boolean {
       v.safe,
       v.total,
       v.protected,
-      v.pastDeadline,
+      v.holding,
+      v.limit,
       v.disagreement,
-      v.held.map((h) => [h.connection.id, h.reason, h.protected, h.connection.protocol]),
+      v.held.map((h) => [h.connection.id, h.reason, h.protected, h.connection.protocol, h.rule]),
       v.witnesses.map((w) => [w.name, w.open, w.why]),
+      [v.pacing?.told, v.pacing?.perSecond, v.pacing?.strain, v.cost?.at],
+      [v.estimate?.endsAt, v.estimate?.endsLate].map((at) => at && Math.round(at / 5_000)),
     ]);
   return shape(a) !== shape(b);
 }

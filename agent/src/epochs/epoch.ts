@@ -79,6 +79,7 @@ export class Epoch {
       // The upgrade that it takes part in now.
       ...((m.endedBy ?? m.createdBy) !== undefined && { upgradeId: (m.endedBy ?? m.createdBy) as string }),
       ...(m.method !== undefined && { method: m.method }),
+      ...(m.order && { orderVersion: m.order.version }),
       ...(this.drain?.verdict && { verdict: this.drain.verdict }),
     };
   }

@@ -1,14 +1,20 @@
-import { type Connection, type DrainOrder, type DrainPolicy, SluiceError, type Verdict } from '@sluice/contract';
-import { drainTypedConfig } from '@sluice/contract/presets/index';
+import { join } from 'node:path';
+import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
 import { wasmPath } from '@sluice/wasm-filter';
+import { overBudget } from '../epochs/cost.ts';
 import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { type ResetReport, writeAtomically } from '../epochs/folder.ts';
-import { orderFile } from '../epochs/order-file.ts';
-import { pressureForCutoff, writePressure } from '../levers/pressure.ts';
+import { Forecast } from '../epochs/forecast.ts';
+import { Ledger } from '../epochs/ledger.ts';
+import { writeOrder } from '../epochs/order-file.ts';
+import { writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
 import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
+import { EndedOutbox } from './ended.ts';
+import { rateOf, startPacing } from './pace.ts';
+import { resetEpoch } from './resets.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
@@ -18,46 +24,60 @@ const OWN_ORDER_AFTER_MS = 10_000;
 const ORDER_LOOK_MS = 250;
 /** How long the filter sends deltas after a `subscribe`; renewed while the drain goes on. */
 const SUBSCRIBE_MS = 60_000;
-const DEFAULT_MAX_CONNECTION_DURATION_MS = 30 * 24 * 3_600_000;
+
+/** What is held for one drain besides its watch. */
+interface Draining {
+  readonly timers: NodeJS.Timeout[];
+  readonly ledger: Ledger;
+  readonly ended: EndedOutbox;
+  readonly forecast: Forecast;
+}
 
 /** The old epochs of this slot: their orders, their verdicts, their end. */
 export class Drains {
   readonly #context: KeeperContext;
-  readonly #timers = new Map<number, NodeJS.Timeout[]>();
+  readonly #draining = new Map<number, Draining>();
 
   constructor(context: KeeperContext) {
     this.#context = context;
   }
 
   /** `old` does not accept any more. Idempotent; also resumes a drain that an earlier agent began. */
-  begin(old: Epoch, upgradeId: string, policy: DrainPolicy, authority = { alone: this.#context.alone }): void {
+  begin(old: Epoch, upgradeId: string, given: DrainPolicy, authority = { alone: this.#context.alone }): void {
     if (old.drain) return;
-    const { now, log } = this.#context;
+    const { now, log, registry } = this.#context;
     const { alone } = authority;
+    const policy = completePolicy(given);
     if (old.meta.drainingSince === undefined) {
       old.update({ state: 'draining', drainingSince: now(), endedBy: upgradeId, policy, ...countOf(old) });
     }
-    const watch = new DrainWatch({
+    const ended = new EndedOutbox(this.#context, old, upgradeId);
+    const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
+    const ledger: Ledger = new Ledger((items) => {
+      forecast.ended(items);
+      ended.add(items, ledger.dropped);
+    });
+    const watch: DrainWatch = new DrainWatch({
       epoch: old.number,
       startedAt: old.meta.drainingSince ?? now(),
       policy,
       sources: old.sources(now),
       onVerdict: (verdict) => this.#onVerdict(old, verdict, alone),
+      ledger,
+      forecast,
       log,
       now,
     });
+    this.#draining.set(old.number, { timers: [], ledger, ended, forecast });
     old.drain = watch;
     old.table.onChange = () => watch.poke();
     old.table.onOrder = (order) => this.apply(old, order, 'xds');
     old.table.subscribe(SUBSCRIBE_MS);
-    void old.gone.then(() => watch.poke());
+    void old.gone.then(() => this.#gone(old));
     const resumed = old.meta.order;
-    if (resumed) {
-      writePressure(old.folder.pressure, pressureOf(resumed));
-      watch.applied(resumed, old.meta.orderAppliedAt ?? now());
-    } else {
-      this.#later(old, alone ? 0 : OWN_ORDER_AFTER_MS, () => this.#ownOrder(old, upgradeId));
-    }
+    if (resumed)
+      this.#obey(old, { ...resumed, policy: completePolicy(resumed.policy) }, old.meta.orderAppliedAt ?? now(), true);
+    else this.#later(old, alone ? 0 : OWN_ORDER_AFTER_MS, () => this.#ownOrder(old, upgradeId));
     if (!old.meta.wasm && !alone) {
       this.#keepTimer(
         old,
@@ -76,20 +96,50 @@ export class Drains {
   }
 
   /** The agent's part of an order: the pressure. An order that is not newer than the one in force does nothing. */
-  apply(old: Epoch, order: DrainOrder, via: 'xds' | 'link' | 'local'): void {
+  apply(old: Epoch, given: DrainOrder, via: 'xds' | 'link' | 'local'): void {
     const { log, now, send } = this.#context;
-    if (order.epoch !== old.number || !old.drain) {
-      log('warn', 'drain order ignored: the epoch does not drain', { epoch: old.number, order: order.epoch, via });
+    if (given.epoch !== old.number || !old.drain) {
+      log('warn', 'drain order ignored: the epoch does not drain', { epoch: old.number, order: given.epoch, via });
       return;
     }
-    if (old.meta.order && order.version <= old.meta.order.version && old.meta.order.upgradeId === order.upgradeId)
-      return;
+    if (old.meta.order && given.version <= old.meta.order.version) return;
+    const order = { ...given, policy: completePolicy(given.policy) };
     const at = now();
-    writePressure(old.folder.pressure, pressureOf(order));
     old.update({ order, orderAppliedAt: old.meta.orderAppliedAt ?? at });
-    old.drain.applied(order, at);
+    this.#obey(old, order, at, false);
     log('info', 'drain order applied', { epoch: old.number, version: order.version, action: order.action, via });
     send({ type: 'orderApplied', upgradeId: order.upgradeId, epoch: old.number, version: order.version, via, at });
+  }
+
+  #obey(old: Epoch, order: DrainOrder, at: number, resumed: boolean): void {
+    const watch = old.drain;
+    if (watch === undefined) return;
+    const before = watch.order;
+    watch.applied(order, at);
+    if (order.action === 'stop') {
+      watch.pacer?.stop();
+      watch.pacer = undefined;
+      writePressure(old.folder.pressure, 0);
+      return;
+    }
+    // A new share of the same pacing goes on where it is.
+    const same = before?.action === 'drain' && JSON.stringify(before.policy) === JSON.stringify(order.policy);
+    if (watch.pacer && same && before.cutoffAgeMs === order.cutoffAgeMs) {
+      watch.pacer.setRate(rateOf(order));
+      return;
+    }
+    watch.awaitsPacer = true;
+    const begun = resumed || before?.action === 'drain';
+    startPacing(this.#context, old, order, begun)
+      .catch((error: unknown) => {
+        // Nobody may stay untold because a look failed: all at once, as without pacing.
+        this.#context.log('error', 'pacing failed: all are told at once', { epoch: old.number, error: String(error) });
+        writePressure(old.folder.pressure, 1);
+      })
+      .finally(() => {
+        watch.awaitsPacer = false;
+        watch.poke();
+      });
   }
 
   async #lookForOrder(old: Epoch): Promise<void> {
@@ -112,8 +162,7 @@ export class Drains {
       issuedAt,
     };
     // Where a file feeds the slot, it brings the drain's filter, which knows the requests in flight.
-    if (old.meta.wasm)
-      writeAtomically(old.folder.order, orderFile(drainTypedConfig(wasmPath(), JSON.stringify(order))));
+    if (old.meta.wasm) writeOrder(old.folder, order, wasmPath(), old.meta.leave === true);
     this.apply(old, order, 'local');
   }
 
@@ -122,54 +171,16 @@ export class Drains {
     const upgradeId = old.meta.endedBy ?? '';
     log('debug', 'verdict', { epoch: old.number, safe: verdict.safe, summary: verdict.summary });
     send({ type: 'verdict', upgradeId, epoch: old.number, verdict });
-    if (alone && (verdict.safe || (verdict.pastDeadline && old.drain?.policy.atDeadline === 'reset'))) {
-      const override = verdict.safe ? undefined : { by: 'policy', reason: 'maximum drain time is over' };
-      this.reset(upgradeId, old.number, override).catch((error) =>
-        log('warn', 'reset refused', { error: String(error) }),
-      );
+    this.#budget();
+    // What policy gives up at its limit is not protected any more: the verdict says so.
+    if (alone && verdict.safe) {
+      this.reset(upgradeId, old.number).catch((error) => log('warn', 'reset refused', { error: String(error) }));
     }
   }
 
-  /**
-   * Ends an old epoch. Judged again first: the permission may be a moment old. Throws RESET_PROTECTED when protected
-   * connections are left and there is no override. Repeating it answers with the first result.
-   */
-  async reset(upgradeId: string, number: number, override?: { by: string; reason: string }): Promise<ResetReport> {
-    const { registry, now, send, log } = this.#context;
-    const done = registry
-      .folders()
-      .find((f) => f.epoch === number)
-      ?.readMeta()?.resetReport;
-    const old = registry.get(number);
-    if (done && (!old || old.meta.state === 'ended')) {
-      send({ type: 'reset', upgradeId, epoch: number, ...done });
-      return done;
-    }
-    if (!old?.drain) {
-      throw new SluiceError(
-        'PHASE_REFUSED',
-        `expected epoch ${number} to be draining, found it ${old?.meta.state ?? 'unknown'}`,
-      );
-    }
-    const verdict = await old.drain.judge();
-    if (!verdict.safe && !override) {
-      old.drain.poke();
-      throw new SluiceError(
-        'RESET_PROTECTED',
-        `expected no protected connection on epoch ${number}, found ${verdict.summary}`,
-      );
-    }
-    const cut: Connection[] = verdict.safe ? [] : verdict.held.filter((h) => h.protected).map((h) => h.connection);
-    const total = old.meta.oldConnections ?? cut.length;
-    this.#clear(old);
-    await old.end();
-    const report: ResetReport = { at: now(), old: total, drained: Math.max(0, total - cut.length), cut };
-    old.update({ resetReport: report });
-    registry.remove(old);
-    log('info', 'old epoch reset', { epoch: number, cut: cut.length, override });
-    send({ type: 'reset', upgradeId, epoch: number, ...report });
-    announceEpochs(this.#context);
-    return report;
+  /** Ends an old epoch; see resetEpoch. */
+  async reset(upgradeId: string, epoch: number, override?: { by: string; reason: string }): Promise<ResetReport> {
+    return resetEpoch(this.#context, { upgradeId, epoch, override }, (old) => this.#finish(old, false));
   }
 
   /** Lets go of every drain without ending it. */
@@ -177,17 +188,58 @@ export class Drains {
     for (const epoch of this.#context.registry.all()) this.#clear(epoch);
   }
 
+  /** Its end was nobody's wish: its connections are gone with it. */
+  #gone(old: Epoch): void {
+    old.drain?.poke();
+    if (!old.ending) this.#finish(old, true);
+  }
+
+  #finish(old: Epoch, crashed: boolean): void {
+    const draining = this.#draining.get(old.number);
+    if (draining === undefined) return;
+    draining.ledger.close(old.drain?.deeds ?? { idleClosed: new Set(), cut: new Map() }, this.#context.now(), crashed);
+    draining.ended.flush();
+    try {
+      draining.forecast.save();
+    } catch (error) {
+      this.#context.log('warn', 'what this drain taught could not be written', { error: String(error) });
+    }
+    this.#clear(old);
+  }
+
+  /** Of the lingering epochs the cheapest are given up when all together hold more than policy allows. */
+  #budget(): void {
+    const lingering = this.#context.registry.all().flatMap(({ number, drain }) => {
+      const { cost, holding } = drain?.verdict ?? {};
+      if (drain === undefined || cost === undefined) return [];
+      const { budgetMiB } = drain.policy.memory;
+      return [{ epoch: number, privateBytes: cost.privateBytes, holding: holding ?? 0, since: number, budgetMiB }];
+    });
+    const over = overBudget(lingering);
+    for (const { number, drain } of this.#context.registry.all()) {
+      if (drain === undefined || drain.overBudget === over.includes(number)) continue;
+      drain.overBudget = over.includes(number);
+      this.#context.log(
+        'warn',
+        drain.overBudget ? 'over the memory budget: this epoch is given up' : 'within the memory budget again',
+        { epoch: number },
+      );
+      drain.poke();
+    }
+  }
+
   #later(old: Epoch, ms: number, task: () => void): void {
     this.#keepTimer(old, setTimeout(task, ms));
   }
 
   #keepTimer(old: Epoch, timer: NodeJS.Timeout): void {
-    this.#timers.set(old.number, [...(this.#timers.get(old.number) ?? []), timer]);
+    this.#draining.get(old.number)?.timers.push(timer);
   }
 
   #clear(old: Epoch): void {
-    for (const timer of this.#timers.get(old.number) ?? []) clearTimeout(timer);
-    this.#timers.delete(old.number);
+    for (const timer of this.#draining.get(old.number)?.timers ?? []) clearTimeout(timer);
+    this.#draining.get(old.number)?.ended.flush();
+    this.#draining.delete(old.number);
   }
 }
 
@@ -198,10 +250,4 @@ function countOf(old: Epoch): { readonly oldConnections?: number } {
   } catch {
     return {};
   }
-}
-
-/** The whole of the order that a file can do: which connections are told to leave, by age. */
-function pressureOf(order: DrainOrder): number {
-  if (order.action === 'stop' || !order.policy.http2.goaway) return 0;
-  return pressureForCutoff(order.cutoffAgeMs, DEFAULT_MAX_CONNECTION_DURATION_MS);
 }

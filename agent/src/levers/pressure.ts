@@ -13,6 +13,12 @@ export function pressureForCutoff(ageMs: number, durationMs: number): number {
   return SCALING_THRESHOLD + (1 - SCALING_THRESHOLD) * (1 - scale);
 }
 
+/** The age that a pressure stands for, ms; undefined: it tells nobody. The inverse of pressureForCutoff. */
+export function ageOfPressure(pressure: number, durationMs: number): number | undefined {
+  if (!(pressure > SCALING_THRESHOLD)) return undefined;
+  return durationMs * Math.max(0, 1 - (pressure - SCALING_THRESHOLD) / (1 - SCALING_THRESHOLD));
+}
+
 /**
  * Sets the pressure of one epoch. By rename: Envoy's injected_resource monitor watches the folder for a moved-in file and
  * reads nothing on a write in place (source/extensions/resource_monitors/injected_resource).

@@ -1,0 +1,48 @@
+import { readFileSync } from 'node:fs';
+import type { EpochCost } from '@sluice/contract';
+
+/**
+ * What a process costs in memory. Private pages are what would be free without it: two epochs of one binary share its
+ * text. undefined when the process is gone or may not be looked at.
+ */
+export function costOf(pid: number, at: number): EpochCost | undefined {
+  try {
+    const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+    const kiB = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(rollup)?.[1] ?? 0);
+    return {
+      at,
+      residentBytes: kiB('Rss') * 1024,
+      privateBytes: (kiB('Private_Clean') + kiB('Private_Dirty')) * 1024,
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+export interface Lingering {
+  readonly epoch: number;
+  readonly privateBytes: number;
+  /** How many of its connections hold a request or a session. */
+  readonly holding: number;
+  readonly since: number;
+  /** Policy's budget, 0 = none. */
+  readonly budgetMiB: number;
+}
+
+/**
+ * The epochs to give up, so that the others fit into the budget: those first on which the fewest hold something, and of
+ * two alike the one that has lingered longer. An epoch whose policy has no budget is never given up, but counts.
+ */
+export function overBudget(lingering: readonly Lingering[]): number[] {
+  let total = lingering.reduce((sum, one) => sum + one.privateBytes, 0);
+  const given: number[] = [];
+  const cheapest = lingering
+    .filter((one) => one.budgetMiB > 0)
+    .sort((a, b) => a.holding - b.holding || a.since - b.since || a.epoch - b.epoch);
+  for (const one of cheapest) {
+    if (total <= one.budgetMiB * 1024 * 1024) continue;
+    given.push(one.epoch);
+    total -= one.privateBytes;
+  }
+  return given;
+}

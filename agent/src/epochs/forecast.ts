@@ -1,0 +1,83 @@
+import { existsSync, readFileSync } from 'node:fs';
+import {
+  type Connection,
+  type DrainPolicy,
+  type EndedConnection,
+  type Estimate,
+  estimateEnds,
+  fade,
+  type HeldConnection,
+  type Lifetimes,
+  NO_LIFETIMES,
+  type Open,
+  observeEnd,
+} from '@sluice/contract';
+import { writeAtomically } from './folder.ts';
+import { lifeOf } from './ledger.ts';
+
+/** When the connections of one drain will have ended, by what this and earlier drains of the proxy saw. */
+export class Forecast {
+  readonly #file: string;
+  readonly #policy: () => DrainPolicy;
+  #lifetimes: Lifetimes;
+
+  /** `file`: what earlier drains saw; written by `save`. */
+  constructor(file: string, policy: () => DrainPolicy) {
+    this.#file = file;
+    this.#policy = policy;
+    this.#lifetimes = fade(read(file));
+  }
+
+  ended(items: readonly EndedConnection[]): void {
+    for (const { connection, at, how } of items) {
+      // Those that we ended say nothing of how long they would have lasted.
+      if (how !== 'left') continue;
+      const { kind, forMs, waits } = lifeOf(connection, this.#policy(), at);
+      if (!waits) this.#lifetimes = observeEnd(this.#lifetimes, kind, forMs);
+    }
+  }
+
+  /** `untilTurnMs`: how long one that waits for its turn waits for it, about. */
+  look(
+    held: readonly HeldConnection[],
+    untilTurnMs: number,
+    now: number,
+  ): { readonly estimate: Estimate; readonly ends: (one: HeldConnection) => HeldConnection } {
+    const open = held.map((one) => this.#open(one.connection, one.until, untilTurnMs, now));
+    const { each, all, observed } = estimateEnds(open, this.#lifetimes);
+    const byId = new Map(held.map((one, n) => [one.connection.id, each[n]]));
+    return {
+      estimate: { at: now, observed, ...at(all, now) },
+      ends: (one) => ({ ...one, ...at(byId.get(one.connection.id) ?? {}, now) }),
+    };
+  }
+
+  save(): void {
+    writeAtomically(this.#file, `${JSON.stringify(this.#lifetimes)}\n`);
+  }
+
+  #open(connection: Connection, until: number | undefined, untilTurnMs: number, now: number): Open {
+    const { kind, forMs, waits } = lifeOf(connection, this.#policy(), now);
+    return {
+      kind,
+      forMs,
+      ...(waits && { startsInMs: untilTurnMs }),
+      ...(until !== undefined && { atMostMs: Math.max(0, until - now) }),
+    };
+  }
+}
+
+function at({ likely, late }: { likely?: number; late?: number }, now: number): { endsAt?: number; endsLate?: number } {
+  return { ...(likely !== undefined && { endsAt: now + likely }), ...(late !== undefined && { endsLate: now + late }) };
+}
+
+function read(file: string): Lifetimes {
+  try {
+    if (!existsSync(file)) return NO_LIFETIMES;
+    const found = JSON.parse(readFileSync(file, 'utf8')) as Partial<Lifetimes>;
+    return typeof found.ended === 'object' && found.ended !== null ? { ended: found.ended } : NO_LIFETIMES;
+  } catch {
+    // A torn file: earlier drains are forgotten, nothing else.
+    return NO_LIFETIMES;
+  }
+}

@@ -1,0 +1,111 @@
+import { type Connection, DEFAULT_POLICY, type EndedConnection, type HeldConnection } from '@sluice/contract';
+import { describe, expect, it } from 'vitest';
+import { overBudget } from './cost.ts';
+import { Ledger, lifeOf } from './ledger.ts';
+
+const connection = (id: string, more: Partial<Connection> = {}): Connection => ({
+  epoch: 1,
+  id,
+  peer: 'p:1',
+  local: 'l:1',
+  listener: 'in',
+  protocol: 'http2',
+  openedAt: 100,
+  ...more,
+});
+const held = (id: string, more: Partial<Connection> = {}, rest: Partial<HeldConnection> = {}): HeldConnection => ({
+  connection: connection(id, more),
+  protected: true,
+  reason: 'told-to-leave',
+  holds: false,
+  rule: 'default',
+  ...rest,
+});
+
+describe('Ledger', () => {
+  const begin = () => {
+    const ends: EndedConnection[] = [];
+    return { ends, ledger: new Ledger((items) => ends.push(...items)) };
+  };
+  const nothing = { idleClosed: new Set<string>(), cut: new Map<string, HeldConnection>() };
+
+  it('tells each end once, with how, lever and rule', () => {
+    const { ends, ledger } = begin();
+    const idle = held('2', { protocol: 'http1' }, { reason: 'silent-idle-grace' });
+    const session = held('3', { protocol: 'upgrade' }, { reason: 'upgrade', rule: 'sockets' });
+    ledger.look([held('1'), idle, session, held('4', { marked: true })], nothing, 1_000);
+    ledger.look([session], { ...nothing, idleClosed: new Set(['2']) }, 2_000);
+    ledger.look([session], nothing, 2_500);
+    ledger.look([], nothing, 3_000);
+    expect(ends.map(({ connection: c, how, lever, rule, at }) => [c.id, how, lever, rule, at])).toEqual([
+      ['1', 'left', 'age-pressure', 'default', 2_000],
+      ['2', 'closed-idle', 'idle-close', 'default', 2_000],
+      ['4', 'left', 'mark', 'default', 2_000],
+      ['3', 'left', 'wait', 'sockets', 3_000],
+    ]);
+  });
+
+  it('names what a reset cut, the unseen too, and whose word it was', () => {
+    const { ends, ledger } = begin();
+    const session = held('3', { protocol: 'tcp' }, { reason: 'tcp', holds: true, released: 'deadline' });
+    const unseen = held('unseen-0', {}, { reason: 'unseen', holds: true });
+    ledger.look([session, held('5', { protocol: 'http1' })], nothing, 1_000);
+    ledger.close(
+      {
+        ...nothing,
+        cut: new Map([
+          ['3', session],
+          ['unseen-0', unseen],
+        ]),
+      },
+      2_000,
+      false,
+    );
+    expect(ends.map(({ connection: c, how, lever, released }) => [c.id, how, lever, released])).toEqual([
+      ['3', 'cut', 'cut', 'deadline'],
+      ['5', 'closed-idle', 'idle-close', undefined],
+      ['unseen-0', 'cut', 'cut', undefined],
+    ]);
+  });
+
+  it('counts what a crash ended as crashed', () => {
+    const { ends, ledger } = begin();
+    ledger.look([held('1')], nothing, 1_000);
+    ledger.close(nothing, 2_000, true);
+    expect(ends).toMatchObject([{ how: 'crashed' }]);
+  });
+});
+
+it('a session lasts from its opening, the others from when they were told', () => {
+  expect(lifeOf(connection('1', { protocol: 'tcp' }), DEFAULT_POLICY, 1_100)).toMatchObject({
+    forMs: 1_000,
+    waits: false,
+  });
+  expect(lifeOf(connection('1', { toldAt: 600 }), DEFAULT_POLICY, 1_100)).toMatchObject({ forMs: 500, waits: false });
+  expect(lifeOf(connection('1'), DEFAULT_POLICY, 1_100)).toMatchObject({ forMs: 0, waits: true });
+});
+
+describe('overBudget', () => {
+  const MiB = 1024 * 1024;
+  const epoch = (n: number, mib: number, holding: number, budgetMiB = 100) => ({
+    epoch: n,
+    privateBytes: mib * MiB,
+    holding,
+    since: n,
+    budgetMiB,
+  });
+
+  it('gives nothing up within the budget', () => {
+    expect(overBudget([epoch(1, 40, 5), epoch(2, 60, 1)])).toEqual([]);
+  });
+
+  it('gives up the cheapest first, and no more than needed', () => {
+    expect(overBudget([epoch(1, 40, 5), epoch(2, 40, 1), epoch(3, 40, 9)])).toEqual([2]);
+    expect(overBudget([epoch(1, 90, 5), epoch(2, 90, 1), epoch(3, 90, 5)])).toEqual([2, 1]);
+  });
+
+  it('never one whose policy has no budget', () => {
+    expect(overBudget([epoch(1, 500, 0, 0), epoch(2, 10, 3)])).toEqual([2]);
+    expect(overBudget([epoch(1, 500, 0, 0)])).toEqual([]);
+  });
+});

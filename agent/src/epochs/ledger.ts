@@ -1,0 +1,93 @@
+import type { Connection, DrainPolicy, EndedConnection, EndedHow, HeldConnection, LeverName } from '@sluice/contract';
+import { MAX_ENDED, treatmentOf } from '@sluice/contract';
+
+/** What this agent did to connections of the epoch, by id. */
+export interface Deeds {
+  readonly idleClosed: ReadonlySet<string>;
+  readonly cut: ReadonlyMap<string, HeldConnection>;
+}
+
+/**
+ * Who of an old epoch's connections ended, how and by which lever. It compares one look with the next, so an end is as
+ * late as a look; and it is told only of lists that are complete, so that a gap is not taken for an end.
+ */
+export class Ledger {
+  /** Ends that were not kept one by one. */
+  dropped = 0;
+  #last = new Map<string, HeldConnection>();
+  #kept = 0;
+  readonly #onEnded: (items: readonly EndedConnection[]) => void;
+
+  constructor(onEnded: (items: readonly EndedConnection[]) => void) {
+    this.#onEnded = onEnded;
+  }
+
+  /** `held`: every connection that is open now. */
+  look(held: readonly HeldConnection[], deeds: Deeds, now: number): void {
+    const open = new Map(held.map((one) => [one.connection.id, one]));
+    const ended: EndedConnection[] = [];
+    for (const [id, one] of this.#last) if (!open.has(id)) ended.push(endOf(one, deeds, now));
+    this.#last = open;
+    this.#tell(ended);
+  }
+
+  /** The epoch has ended with all that was left on it: `cut` was, by policy or override; the rest held nothing. */
+  close(deeds: Deeds, now: number, crashed: boolean): void {
+    const rest = [...this.#last.values()].map((one) => {
+      const how: EndedHow = crashed ? 'crashed' : deeds.cut.has(one.connection.id) ? 'cut' : 'closed-idle';
+      return {
+        ...endOf(one, deeds, now),
+        how,
+        lever: how === 'closed-idle' ? ('idle-close' as const) : ('cut' as const),
+      };
+    });
+    for (const [id, one] of deeds.cut) {
+      // The unseen are in no list, and are named all the same.
+      if (!this.#last.has(id) && one.reason === 'unseen')
+        rest.push({ ...endOf(one, deeds, now), how: 'cut', lever: 'cut' });
+    }
+    this.#last = new Map();
+    this.#tell(rest);
+  }
+
+  #tell(ended: readonly EndedConnection[]): void {
+    const room = Math.max(0, MAX_ENDED - this.#kept);
+    const kept = ended.slice(0, room);
+    this.#kept += kept.length;
+    this.dropped += ended.length - kept.length;
+    if (ended.length > 0) this.#onEnded(kept);
+  }
+}
+
+function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
+  const { connection, reason, rule } = one;
+  const cut = deeds.cut.get(connection.id);
+  const how: EndedHow = cut ? 'cut' : deeds.idleClosed.has(connection.id) ? 'closed-idle' : 'left';
+  const released = cut?.released;
+  return { connection, at, how, lever: leverOf(one, how), reason, rule, ...(released !== undefined && { released }) };
+}
+
+function leverOf({ connection, reason }: HeldConnection, how: EndedHow): LeverName {
+  if (how === 'cut') return 'cut';
+  if (how === 'closed-idle') return 'idle-close';
+  if (connection.marked) return 'mark';
+  if (connection.protocol === 'upgrade' || connection.protocol === 'tcp') return 'wait';
+  return reason === 'not-told' || reason === 'waits-its-turn' ? 'wait' : 'age-pressure';
+}
+
+/** The class whose life times speak for a connection, and how long it has lasted by that class's clock. */
+export function lifeOf(
+  connection: Connection,
+  policy: DrainPolicy,
+  now: number,
+): { kind: string; forMs: number; waits: boolean } {
+  const { protocol, listener, toldAt, openedAt } = connection;
+  const session = protocol === 'upgrade' || protocol === 'tcp' || !treatmentOf(policy, connection).nudge;
+  // Sessions end when they end; the others soon after they were told, whatever their age.
+  if (session) return { kind: `${protocol} of ${listener}`, forMs: Math.max(0, now - openedAt), waits: false };
+  return {
+    kind: `told ${protocol} of ${listener}`,
+    forMs: toldAt === undefined ? 0 : Math.max(0, now - toldAt),
+    waits: toldAt === undefined,
+  };
+}

@@ -1,0 +1,95 @@
+import { readFileSync, statSync } from 'node:fs';
+import { type DrainOrder, needsMarks } from '@sluice/contract';
+import type { Epoch } from '../epochs/epoch.ts';
+import { ageOfPressure, writePressure } from '../levers/pressure.ts';
+import { LoadWatch, usualLatency } from '../pacing/load.ts';
+import { Pacer } from '../pacing/pacer.ts';
+import { readDurations } from '../witnesses/durations.ts';
+import type { KeeperContext } from './context.ts';
+
+/** The filter of a lone idle worker begins to track within a second. */
+const SNAPSHOT_MS = 2_500;
+
+/** The rate of an order, connections a second; 0 = all at once. */
+export function rateOf(order: DrainOrder): number {
+  const own = order.policy.pacing.perSecond;
+  const share = order.pace?.perSecond;
+  if (share === undefined) return own;
+  return own === 0 ? share : Math.min(own, share);
+}
+
+/**
+ * The agent's part of an order: tells the connections of the old epoch to leave, at the order's rate. `resumed`: an
+ * earlier agent has begun it, and its pressure says how far it came.
+ */
+export async function startPacing(
+  context: KeeperContext,
+  old: Epoch,
+  order: DrainOrder,
+  resumed: boolean,
+): Promise<void> {
+  const { now, log, registry, signal } = context;
+  const watch = old.drain;
+  if (watch === undefined) return;
+  const perSecond = rateOf(order);
+  const chooses = needsMarks(order.policy);
+  const open = old.meta.oldConnections;
+  // All their turns come within the first tick: no need to know them one by one.
+  const few = !chooses && perSecond > 0 && open !== undefined && open <= perSecond / 10;
+  const paced = chooses || (perSecond > 0 && !few);
+  const { wasm } = old.meta;
+  let durations: Awaited<ReturnType<typeof readDurations>> = {};
+  let usualMs: number | undefined;
+  if (paced) {
+    // Until it is known who is open, nobody is told: the graces wait for it too.
+    const known = wasm ? old.table.snapshot(SNAPSHOT_MS).catch(() => {}) : undefined;
+    durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
+    usualMs = await usualLatency(old.admin).catch(() => undefined);
+    await known;
+    if (signal.aborted || watch.order !== order || old.ending) return;
+  }
+  const complete = wasm && old.table.complete();
+  const toldBefore = resumed && durations.durationMs !== undefined ? reached(old, durations.durationMs) : undefined;
+  const serving = registry.serving();
+  const load =
+    serving &&
+    new LoadWatch({ pid: serving.process.pid, concurrency: serving.meta.concurrency, admin: serving.admin }, usualMs);
+  const pacer = new Pacer({
+    policy: order.policy,
+    perSecond: few ? 0 : perSecond,
+    floorAgeMs: order.cutoffAgeMs,
+    can: {
+      ages: complete,
+      cutoff: durations.durationMs !== undefined,
+      marks: complete && old.table.marks && old.meta.leave === true,
+    },
+    durationMs: durations.durationMs ?? 1,
+    bornAt: old.meta.servingSince ?? old.meta.startedAt,
+    ...(toldBefore !== undefined && { toldBefore }),
+    hands: {
+      connections: () => (wasm ? old.table.connections() : []),
+      open: () => watch.verdict?.total ?? open ?? 0,
+      setPressure: (pressure) => writePressure(old.folder.pressure, pressure),
+      mark: (ids) => old.table.mark(ids),
+      ...(load && { load: () => load.look(now()) }),
+      changed: () => watch.poke(),
+    },
+    log,
+    now,
+  });
+  watch.pacer?.stop();
+  watch.pacer = pacer;
+  const why = pacer.why ?? (paced && durations.durationMs === undefined ? durations.why : undefined);
+  log('info', 'connections are told to leave', { epoch: old.number, mode: pacer.mode, perSecond, ...(why && { why }) });
+  pacer.start();
+}
+
+/** Everything that opened before this was told already, as the pressure file says; undefined: nothing was. */
+function reached(old: Epoch, durationMs: number): number | undefined {
+  try {
+    const age = ageOfPressure(Number(readFileSync(old.folder.pressure, 'utf8')), durationMs);
+    return age === undefined ? undefined : statSync(old.folder.pressure).mtimeMs - age;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,233 @@
+import { type Connection, type DrainPolicy, type PacingProgress, treatmentOf } from '@sluice/contract';
+import { pressureForCutoff } from '../levers/pressure.ts';
+import type { Log } from '../log.ts';
+import { adaptRate, type Load, type Rate } from './adapt.ts';
+import {
+  type Abilities,
+  ageStep,
+  canBeTold,
+  creditAfter,
+  markStep,
+  type PaceMode,
+  paceMode,
+  sweepAge,
+} from './plan.ts';
+
+const TICK_MS = 100;
+/** While nobody's turn has come the cut-off must not be reached by time alone. */
+const HOLD_MS = 5_000;
+const ADAPT_EVERY_MS = 1_000;
+/** Resolution of Envoy's scale, a float32 near 1. */
+const FLOAT_STEP = 2 ** -24;
+
+export interface PacerHands {
+  /** The old epoch's connections, each as well known as it can be. */
+  readonly connections: () => readonly Connection[];
+  /** How many there are, where they are not known one by one. */
+  readonly open: () => number;
+  readonly setPressure: (pressure: number) => void;
+  readonly mark: (ids: readonly string[]) => void;
+  /** What the new epoch bears; undefined: not to be had. */
+  readonly load?: () => Promise<Load | undefined>;
+  readonly changed: () => void;
+}
+
+export interface PacerOptions {
+  readonly policy: DrainPolicy;
+  readonly perSecond: number;
+  /** No connection younger than this is told, ms. */
+  readonly floorAgeMs: number;
+  readonly can: Abilities;
+  /** max_connection_duration of its connection managers, ms. */
+  readonly durationMs: number;
+  /** When the epoch began to accept: none of its connections is older. */
+  readonly bornAt: number;
+  /** Everything opened before this was told by an earlier agent. */
+  readonly toldBefore?: number;
+  readonly hands: PacerHands;
+  readonly log: Log;
+  readonly now: () => number;
+}
+
+/**
+ * Tells the connections of one old epoch to leave, at a rate. Connections are chosen, not responses: a busy one's turn
+ * comes no sooner than a quiet one's, and so there is no storm in the first moment (envoy-facts, pacing).
+ */
+export class Pacer {
+  readonly told = new Map<string, number>();
+  mode: PaceMode;
+  readonly why: string | undefined;
+  #options: PacerOptions;
+  #rate: Rate;
+  #credit: number;
+  #toldBefore: number;
+  #at: number;
+  #startedAt: number;
+  #heldUntil = 0;
+  #done = false;
+  #timer: NodeJS.Timeout | undefined;
+  #adaptedAt: number;
+  #load: Load | undefined;
+  #allToldAt: number | undefined;
+
+  constructor(options: PacerOptions) {
+    this.#options = options;
+    const { mode, why } = paceMode(options.policy, options.perSecond, options.can);
+    this.mode = mode;
+    this.why = why;
+    this.#rate = { perSecond: options.perSecond };
+    this.#toldBefore = options.toldBefore ?? Number.NEGATIVE_INFINITY;
+    this.#at = options.now();
+    this.#startedAt = this.#at;
+    this.#adaptedAt = this.#at;
+    this.#credit = Math.max(1, options.perSecond / 10);
+  }
+
+  start(): void {
+    this.#tick();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#done = true;
+  }
+
+  /** Another share of the fleet's rate, or another policy's. */
+  setRate(perSecond: number): void {
+    this.#options = { ...this.#options, perSecond };
+    this.#rate = { perSecond };
+  }
+
+  /** Turns are taken: a connection without `toldAt` waits for its own. */
+  get paced(): boolean {
+    return this.#allToldAt === undefined;
+  }
+
+  /** The connection with the moment at which its turn came. */
+  annotate(connection: Connection): Connection {
+    const at = this.told.get(connection.id) ?? this.#allToldAt;
+    return at === undefined ? connection : { ...connection, toldAt: at };
+  }
+
+  progress(): PacingProgress {
+    const tellable = this.#options.hands.connections().filter((one) => canBeTold(one));
+    const left = this.paced ? tellable.filter((one) => !this.told.has(one.id) && this.#nudged(one)).length : 0;
+    const age = this.#options.now() - this.#toldBefore;
+    return {
+      told: this.told.size,
+      left,
+      perSecond: this.mode === 'all' ? 0 : Math.round(this.#rate.perSecond * 10) / 10,
+      ...(this.#rate.strain !== undefined && { strain: this.#rate.strain }),
+      ...(Number.isFinite(age) && this.paced && { cutoffAgeMs: age }),
+    };
+  }
+
+  #nudged(connection: Connection): boolean {
+    return treatmentOf(this.#options.policy, connection).nudge;
+  }
+
+  #tick(): void {
+    if (this.#done) return;
+    const { now, hands } = this.#options;
+    const at = now();
+    this.#credit = creditAfter(this.#credit, this.#rate.perSecond, Math.max(0, at - this.#at));
+    this.#at = at;
+    const before = this.told.size;
+    try {
+      this.#step(at);
+    } catch (error) {
+      this.#options.log('error', 'a turn of the drain could not be given', { error: String(error) });
+    }
+    if (this.told.size !== before || this.#allToldAt === at) hands.changed();
+    if (this.#done) return;
+    if (at - this.#adaptedAt >= ADAPT_EVERY_MS) void this.#adapt(at);
+    this.#timer = setTimeout(() => this.#tick(), TICK_MS);
+  }
+
+  #step(at: number): void {
+    switch (this.mode) {
+      case 'none':
+        this.#options.hands.setPressure(0);
+        this.#done = true;
+        return;
+      case 'all':
+        this.#tellAll(at);
+        return;
+      case 'age':
+        this.#byAge(at);
+        return;
+      case 'sweep':
+        this.#bySweep(at);
+        return;
+      case 'mark':
+        this.#byMark(at);
+        return;
+    }
+  }
+
+  #byAge(at: number): void {
+    const { hands, durationMs, floorAgeMs } = this.#options;
+    const old = hands.connections().filter((one) => at - one.openedAt >= floorAgeMs);
+    const next = ageStep(old, { toldBefore: this.#toldBefore, credit: this.#credit }, durationMs * FLOAT_STEP);
+    this.#credit = next.credit;
+    for (const id of next.told) this.told.set(id, at);
+    if (next.done && floorAgeMs === 0) {
+      this.#tellAll(at);
+      return;
+    }
+    if (next.told.length > 0) {
+      this.#toldBefore = next.toldBefore;
+      // Ages grow while the file stands: the cut-off is reached at the next tick, not passed.
+      this.#cutoff(at + TICK_MS - this.#toldBefore);
+      this.#heldUntil = 0;
+    } else if (Number.isFinite(this.#toldBefore) && at + HOLD_MS / 2 > this.#heldUntil) {
+      this.#heldUntil = at + HOLD_MS;
+      this.#cutoff(this.#heldUntil - this.#toldBefore);
+    }
+  }
+
+  #bySweep(at: number): void {
+    const { hands, bornAt, floorAgeMs } = this.#options;
+    const { ageMs, done } = sweepAge(at - this.#startedAt, hands.open(), this.#rate.perSecond, at - bornAt);
+    if (done && floorAgeMs === 0) {
+      this.#tellAll(at);
+      return;
+    }
+    this.#toldBefore = at - Math.max(ageMs, floorAgeMs);
+    this.#cutoff(at + TICK_MS - this.#toldBefore);
+  }
+
+  #byMark(at: number): void {
+    const { hands, policy, perSecond, can } = this.#options;
+    const next = markStep(hands.connections(), policy, this.#credit, perSecond === 0);
+    this.#credit = next.credit;
+    if (next.told.length > 0) hands.mark(next.told);
+    for (const id of next.told) this.told.set(id, at);
+    // A mark is heard with the next response only. The silent ones hear the pressure, once it can hit nobody else.
+    if (next.done && !next.exempt) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
+  }
+
+  #tellAll(at: number): void {
+    this.#options.hands.setPressure(1);
+    this.#allToldAt = at;
+    this.#done = true;
+  }
+
+  #cutoff(ageMs: number): void {
+    this.#options.hands.setPressure(pressureForCutoff(ageMs, this.#options.durationMs));
+  }
+
+  async #adapt(at: number): Promise<void> {
+    const { policy, hands, perSecond } = this.#options;
+    this.#adaptedAt = at;
+    if (!policy.pacing.adapt || hands.load === undefined || this.mode === 'all') return;
+    const load = await hands.load().catch(() => undefined);
+    if (load === undefined) return;
+    const rate = adaptRate(this.#rate, perSecond, this.#load, load);
+    if (rate.strain !== undefined && rate.strain !== this.#rate.strain) {
+      this.#options.log('warn', 'the drain slows down', { perSecond: rate.perSecond, why: rate.strain });
+    }
+    this.#load = load;
+    this.#rate = rate;
+  }
+}

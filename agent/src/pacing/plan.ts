@@ -1,0 +1,127 @@
+import { type Connection, type DrainPolicy, needsMarks, type Protocol, treatmentOf } from '@sluice/contract';
+
+/**
+ * How the connections of one old epoch are told to leave. Pure: what is open, who has been told and the clock go in, who
+ * is next comes out. `age`: by the age cut-off of the pressure file, oldest first. `sweep`: the same where nobody knows
+ * the ages (an Envoy without the filter): the cut-off falls evenly. `mark`: one by one, by the filter. `all`: at once.
+ * `none`: nobody, because policy wants a choice that this Envoy can not make.
+ */
+export type PaceMode = 'all' | 'age' | 'sweep' | 'mark' | 'none';
+
+export interface Abilities {
+  /** The filter tells each connection and its age. */
+  readonly ages: boolean;
+  /** The pressure works as an age cut-off: every connection manager has the preset's duration. */
+  readonly cutoff: boolean;
+  /** The filter marks single connections, and the Lua filter that obeys it is in front. */
+  readonly marks: boolean;
+}
+
+export interface Chosen {
+  readonly mode: PaceMode;
+  /** Why it is not what policy asked for. */
+  readonly why?: string;
+}
+
+export function paceMode(policy: DrainPolicy, perSecond: number, can: Abilities): Chosen {
+  if (needsMarks(policy)) {
+    if (can.marks) return { mode: 'mark' };
+    if (policy.rules.some((rule) => rule.nudge === false)) {
+      return { mode: 'none', why: 'policy leaves some alone, and this Envoy can only tell all: nobody is told' };
+    }
+    return { ...byAge(perSecond, can), why: 'this Envoy can not choose the idlest: the oldest leave first' };
+  }
+  if (!policy.http2.goaway) return { mode: 'none' };
+  return byAge(perSecond, can);
+}
+
+function byAge(perSecond: number, can: Abilities): Chosen {
+  if (perSecond === 0) return { mode: 'all' };
+  if (can.cutoff) return { mode: can.ages ? 'age' : 'sweep' };
+  if (can.marks) return { mode: 'mark' };
+  return { mode: 'all', why: 'a connection manager has a max_connection_duration of its own: no cut-off by age' };
+}
+
+/** Sessions hear nothing: telling them costs no turn. */
+const TOLD: ReadonlySet<Protocol> = new Set<Protocol>(['http1', 'http2', 'http3', 'unknown']);
+
+export function canBeTold(connection: Connection): boolean {
+  return TOLD.has(connection.protocol);
+}
+
+/** The turns that are due: they gather at the rate, no more than half a second of them, and debts are paid off first. */
+export function creditAfter(credit: number, perSecond: number, ms: number): number {
+  return Math.min(credit + (perSecond * ms) / 1_000, Math.max(1, perSecond / 2));
+}
+
+export interface AgeStep {
+  /** Everything opened before this (epoch ms) has been told. */
+  readonly toldBefore: number;
+  readonly told: readonly string[];
+  readonly credit: number;
+  /** None is left that has not been told. */
+  readonly done: boolean;
+}
+
+/**
+ * The next cut-off, as a moment of birth. `stepMs` is the resolution of Envoy's float32: what was born within it is told
+ * together, and the turns taken too early are missed later.
+ */
+export function ageStep(
+  connections: readonly Connection[],
+  before: { readonly toldBefore: number; readonly credit: number },
+  stepMs: number,
+): AgeStep {
+  const waiting = connections
+    .filter((one) => canBeTold(one) && one.openedAt > before.toldBefore)
+    .sort((a, b) => a.openedAt - b.openedAt);
+  const turns = Math.floor(before.credit);
+  if (waiting.length === 0) return { ...before, told: [], done: true };
+  if (turns < 1) return { ...before, told: [], done: false };
+  const last = waiting[Math.min(turns, waiting.length) - 1] as Connection;
+  const toldBefore = last.openedAt + stepMs;
+  const told = waiting.filter((one) => one.openedAt <= toldBefore).map((one) => one.id);
+  return { toldBefore, told, credit: before.credit - told.length, done: told.length === waiting.length };
+}
+
+export interface MarkStep {
+  readonly told: readonly string[];
+  readonly credit: number;
+  /** All that may be told have been. */
+  readonly done: boolean;
+  /** Some are open that policy leaves alone. */
+  readonly exempt: boolean;
+}
+
+/** The next ones to mark: the idlest or the oldest among those that policy tells at all. */
+export function markStep(
+  connections: readonly Connection[],
+  policy: DrainPolicy,
+  credit: number,
+  unpaced: boolean,
+): MarkStep {
+  let exempt = false;
+  const waiting: Connection[] = [];
+  for (const one of connections) {
+    if (!canBeTold(one)) continue;
+    if (!treatmentOf(policy, one).nudge) exempt = true;
+    else if (!one.marked) waiting.push(one);
+  }
+  const quiet = (one: Connection) => one.lastActivityAt ?? one.openedAt;
+  waiting.sort(policy.pacing.order === 'idlest' ? (a, b) => quiet(a) - quiet(b) : (a, b) => a.openedAt - b.openedAt);
+  const turns = unpaced ? waiting.length : Math.max(0, Math.floor(credit));
+  const told = waiting.slice(0, turns).map((one) => one.id);
+  return { told, credit: credit - told.length, done: told.length === waiting.length, exempt };
+}
+
+/** The cut-off age of a sweep: from the oldest that there can be to none, so that `open` leave at the rate. */
+export function sweepAge(
+  elapsedMs: number,
+  open: number,
+  perSecond: number,
+  oldestMs: number,
+): { readonly ageMs: number; readonly done: boolean } {
+  const lastsMs = (open / perSecond) * 1_000;
+  if (elapsedMs >= lastsMs) return { ageMs: 0, done: true };
+  return { ageMs: oldestMs * (1 - elapsedMs / lastsMs), done: false };
+}

@@ -4,12 +4,18 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
 import path from 'node:path';
+import { writeAtomically } from '@sluice/agent/epochs/folder';
+import { orderFile } from '@sluice/agent/epochs/order-file';
+import { supportsLeave } from '@sluice/agent/keeper/leave-support';
 import { supportsWasm } from '@sluice/agent/keeper/wasm-support';
 import { pressureForCutoff, writePressure } from '@sluice/agent/levers/pressure';
 import { AdminConnection } from '@sluice/agent/witnesses/admin';
 import { listenAddressesOf, readKernel } from '@sluice/agent/witnesses/kernel';
 import {
   type Json,
+  LEAVE_RESOURCE,
+  leaves,
+  leaveTypedConfig,
   noOpTypedConfig,
   type PresetEnvironment,
   withBootstrapPresets,
@@ -81,16 +87,14 @@ describe.each(ENVOY_VERSIONS)('the presets in Envoy %s', (version) => {
       pressureFile: path.join(block.dir, 'pressure'),
       adminPipe: path.join(block.dir, 'admin.sock'),
       agentSocket: path.join(block.dir, 'agent.sock'),
+      leave: await supportsLeave(binary),
       orderFile: path.join(block.dir, 'order.json'),
+      leaveFile: path.join(block.dir, 'leave.json'),
     };
     writePressure(environment.pressureFile, 0);
     writePressure(path.join(block.dir, 'pressure.theirs'), 0);
-    const order = {
-      '@type': 'type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig',
-      name: 'sluice.drain',
-      typed_config: noOpTypedConfig(),
-    };
-    writeFileSync(environment.orderFile, JSON.stringify({ version_info: '0', resources: [order] }));
+    writeFileSync(environment.orderFile, orderFile(noOpTypedConfig()));
+    writeFileSync(path.join(block.dir, 'leave.json'), orderFile(noOpTypedConfig(), LEAVE_RESOURCE));
     const file = path.join(block.dir, 'bootstrap.json');
     writeFileSync(file, JSON.stringify(withBootstrapPresets(await golden('plain.in.yaml'), environment).value));
     const args = ['-c', file, '--base-id', String(block.baseId()), '--concurrency', '2', '-l', 'info'];
@@ -196,10 +200,30 @@ describe.each(ENVOY_VERSIONS)('the presets in Envoy %s', (version) => {
     await expect.poll(() => Date.now() - bornAt, { timeout: 5_000 }).toBeGreaterThan(3_000);
     const young = await connectH2();
     void young.goaway.then(() => (youngTold = true));
-    writePressure(environment.pressureFile, pressureForCutoff(2_500, 30 * DAY_MS));
+    writePressure(environment.pressureFile, pressureForCutoff(2_500, 7 * DAY_MS));
     await old.goaway;
     expect(youngTold).toBe(false);
   }, 20_000);
+
+  it('the slot for what tells single connections to leave is there where Envoy can, and takes it', async () => {
+    const reloads = () => sum('config_reload');
+    const sum = async (name: string) =>
+      [...(await admin.get(`/stats?filter=sluice.leave.${name}`)).matchAll(/: (\d+)/g)].reduce(
+        (n, m) => n + Number(m[1]),
+        0,
+      );
+    if (!leaves('file', environment)) {
+      expect(await admin.get('/stats?filter=sluice.leave')).toBe('');
+      return;
+    }
+    const before = await reloads();
+    writeAtomically(environment.leaveFile as string, orderFile(leaveTypedConfig(), LEAVE_RESOURCE));
+    await expect.poll(reloads).toBeGreaterThan(before);
+    expect(await sum('config_fail')).toBe(0);
+    // Nothing is marked, so nobody is told.
+    expect(await (await connectH1()).ask()).not.toMatch(/connection: close/i);
+    writeAtomically(environment.leaveFile as string, orderFile(noOpTypedConfig(), LEAVE_RESOURCE));
+  });
 
   it('kernel and admin see the same connections, TCP and Unix, and no upstream one', async () => {
     await expect.poll(async () => (await admin.downstream()).open).toBe(0);

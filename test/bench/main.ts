@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { type Bench, type BenchResult, holds, showCheck } from './bench.ts';
 import { flipsBench } from './flips.ts';
+import { handoverBench } from './handover.ts';
 import { pacingBench } from './pacing.ts';
 import { resetBench } from './reset.ts';
 import { soakBench } from './soak.ts';
@@ -13,6 +14,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   soak: soakBench,
   pacing: pacingBench,
   reset: resetBench,
+  handover: handoverBench,
 };
 
 /** 0: every check holds; 1: one does not; 2: used wrongly. */

@@ -6,6 +6,7 @@ import type { Bench } from './bench.ts';
 import type { PopulationOptions, PopulationReport } from './clients/population.ts';
 import { Worker } from './clients/worker.ts';
 import { NativeEnvoy } from './native.ts';
+import { sleep } from './running.ts';
 import { buckets, peakToMean, round } from './stats.ts';
 
 const FROM = '1.39.3';
@@ -89,9 +90,9 @@ async function run(side: string, proxy: () => Promise<Proxy>, say: Say): Promise
     say(`${side}: ${open} connections open, drain`);
     const from = await drain();
     const before = await clients.ask('report');
-    await until(from + WINDOW_MS);
+    await sleep(from + WINDOW_MS - Date.now());
     const within = await clients.ask('report');
-    await until(from + WINDOW_MS + AFTER_MS);
+    await sleep(from + WINDOW_MS + AFTER_MS - Date.now());
     const after = await clients.ask('report');
     const result = sideOf(side, open, from, before, within, after);
     say(`${side}: ${result.reconnects} reconnects, peak ${result.peak}, mean ${result.meanPerSecond} per second`);
@@ -168,7 +169,7 @@ async function ours(): Promise<Proxy> {
     from: FROM,
     versions: [FROM, TO],
     policy: {
-      pacing: { perSecond: CONNECTIONS / WINDOW_S, order: 'oldest', scope: 'proxy', adapt: false },
+      pacing: { perSecond: Math.round(CONNECTIONS / WINDOW_S), order: 'oldest', scope: 'proxy', adapt: false },
       http1: { silentIdleGraceMs: 2 * WINDOW_MS },
     },
   });
@@ -197,8 +198,4 @@ async function ours(): Promise<Proxy> {
       await block.release();
     },
   };
-}
-
-function until(at: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, Math.max(0, at - Date.now())));
 }

@@ -1,11 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { clientPortsOf } from '../harness/kernel.ts';
-import { until } from '../harness/process.ts';
 import type { CrowdOptions, CrowdQuestion, Ports } from './clients/crowd.ts';
 import type { CrowdReport } from './clients/crowd-main.ts';
 import { Worker } from './clients/worker.ts';
 import { type Fate, fateOf } from './fate.ts';
 import type { TrafficMix } from './reset.ts';
+import { processEnd, sleep } from './running.ts';
 
 const WARM_UP_MS = 4_000;
 /** So that what the process's exit ends is known to the clients. */
@@ -43,7 +42,7 @@ export class MixRun {
       options,
     );
     await clients.ask('start');
-    await new Promise((resolve) => setTimeout(resolve, WARM_UP_MS));
+    await sleep(WARM_UP_MS);
     return new MixRun(mix, ports, clients);
   }
 
@@ -57,11 +56,8 @@ export class MixRun {
   }
 
   async processEnded(pid: number, limitMs: number): Promise<MixResult> {
-    const endedAt = await until(`process ${pid} ends`, () => (running(pid) ? undefined : Date.now()), {
-      limitMs,
-      everyMs: 10,
-    });
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    const endedAt = await processEnd(pid, limitMs);
+    await sleep(SETTLE_MS);
     const { records, failures } = await this.clients.ask('report');
     const { trueEnd, ...fate } = fateOf(records, this.oldPorts, this.seenAt, endedAt);
     return {
@@ -76,15 +72,5 @@ export class MixRun {
 
   stop(): void {
     this.clients.stop();
-  }
-}
-
-/** A process that has ended stays in the table until its parent looks, and that may take seconds: it does not run. */
-function running(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return stat[stat.lastIndexOf(')') + 2] !== 'Z';
-  } catch {
-    return false;
   }
 }

@@ -36,10 +36,11 @@ export class LeanHttp2 extends LeanConnection {
     return this.streams.size;
   }
 
-  override request(id: string): void {
+  /** `delayMs`: how long the upstream takes; not for gRPC. */
+  override request(id: string, delayMs = 0): void {
     const stream = this.begin(id, this.grpc ? grpcMessage(id).toString('latin1') : `${id}\n`);
     if (!this.grpc) {
-      const block = headerBlock('GET', '/echo?size=0', 'bench', [[ID_HEADER, id]]);
+      const block = headerBlock('GET', `/echo?size=0&delay=${delayMs}`, 'bench', [[ID_HEADER, id]]);
       this.socket.write(frame(FRAME.headers, FLAG.endHeaders | FLAG.endStream, stream, block));
       return;
     }

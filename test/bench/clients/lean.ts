@@ -35,7 +35,7 @@ export abstract class LeanConnection {
   }
 
   abstract get inFlight(): number;
-  abstract request(id: string): void;
+  abstract request(id: string, delayMs?: number): void;
   protected abstract read(chunk: Buffer): void;
   /** Names every request that has no answer. */
   protected abstract abandon(why: string): void;

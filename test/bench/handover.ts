@@ -1,0 +1,172 @@
+import { envoyBinaries } from '../harness/envoy-bin.ts';
+import { type Bench, type Check, median } from './bench.ts';
+import type { OpenLoopOptions, OpenLoopQuestion, OpenLoopReport } from './clients/open-loop.ts';
+import type { OpenLoopAnswer } from './clients/open-loop-main.ts';
+import { Worker } from './clients/worker.ts';
+import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides.ts';
+import { processEnd, sleep } from './running.ts';
+import { percentile, round } from './stats.ts';
+
+const ROUNDS = 3;
+const LOAD_PART = 0.3;
+const SATURATE = { ms: 3_000, inFlight: 64 };
+const WARM_UP_MS = 2_000;
+const STEADY_MS = 6_000;
+/** A request that is in flight at the handover and takes this long: on every side the old one has work until then. */
+const HELD_MS = 6_500;
+const LEAST_DURING_MS = BARE_PARENT_S * 1000;
+const TAIL_MS = 1_000;
+const OLD_LIMIT_MS = 30_000;
+
+interface Round {
+  readonly steadyP99: number;
+  readonly duringP99: number;
+  readonly ratio: number;
+  readonly duringMs: number;
+  readonly takeOverMs: number;
+  readonly requests: number;
+  readonly failed: number;
+  readonly failures: readonly string[];
+  /** p99 of each second from the handover on. */
+  readonly p99BySecond: readonly number[];
+}
+
+interface Measured {
+  readonly side: string;
+  readonly saturationPerSecond: number;
+  readonly rate: number;
+  readonly rounds: Round[];
+  answeredTwice: number;
+}
+
+const SIDES: Readonly<Record<string, () => Promise<Side>>> = {
+  'hot-restart': () => oursSide('hot-restart'),
+  'bare hot restart': () => nativeSide('bare'),
+  'plain restart': () => nativeSide('plain'),
+};
+const OURS = ['hot-restart'];
+
+/** Requests that fail and the latency that a handover costs, each method beside a bare hot restart and a plain restart. */
+export const handoverBench: Bench = async (say) => {
+  await envoyBinaries(['1.39.3', '1.40.0']);
+  const results: { readonly side: Side; readonly measured: Measured }[] = [];
+  try {
+    for (const [name, start] of Object.entries(SIDES)) {
+      const side = await start();
+      const saturationPerSecond = round(await saturation(side), 0);
+      const rate = Math.round(saturationPerSecond * LOAD_PART);
+      say(`${name}: saturated at ${saturationPerSecond} a second, load ${rate}`);
+      results.push({ side, measured: { side: name, saturationPerSecond, rate, rounds: [], answeredTwice: 0 } });
+    }
+    // Round by round, so that what else the machine does falls on all sides alike.
+    for (let n = 1; n <= ROUNDS; n++) {
+      for (const { side, measured } of results) {
+        const one = await handOver(side, measured, n);
+        measured.rounds.push(one);
+        say(
+          `round ${n}, ${measured.side}: ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
+            `${one.steadyP99} ms steady (x ${one.ratio}), taken over after ${one.takeOverMs} ms`,
+        );
+      }
+    }
+    for (const { side, measured } of results) measured.answeredTwice = await side.twice();
+  } finally {
+    for (const { side } of results) await side.stop();
+  }
+  const all = results.map(({ measured }) => measured);
+  return {
+    checks: checksOf(all),
+    raw: {
+      rounds: ROUNDS,
+      heldMs: HELD_MS,
+      method:
+        'Open loop at 30 % of the saturation that was found for the side in the same run; each latency counts from the ' +
+        'moment at which its request was due. steady: 6 s before the handover. during: from the order to hand over ' +
+        '(checks of the new version included) to the end of the old process + 1 s, and at least 9 s; a request of ' +
+        '6.5 s is in flight on every side, so that the windows are alike. ratio = p99 during / p99 steady of one ' +
+        'round; the checks take the median of the rounds, and the median of ours / bare of the same round.',
+      sides: all,
+    },
+  };
+};
+
+function checksOf(all: readonly Measured[]): Check[] {
+  const bare = all.find(({ side }) => side === 'bare hot restart');
+  return all
+    .filter(({ side }) => OURS.includes(side))
+    .flatMap(({ side, rounds, answeredTwice }) => {
+      const besideBare = rounds.map(({ ratio }, i) => ratio / (bare?.rounds[i]?.ratio ?? Number.NaN));
+      return [
+        { name: `failed requests, ${side}`, value: sum(rounds.map((r) => r.failed)) + answeredTwice, atMost: 0 },
+        { name: `p99 during / steady, ${side}`, value: median(rounds.map((r) => r.ratio)), atMost: 1.2 },
+        { name: `p99 ratio, ${side} / bare hot restart`, value: round(median(besideBare)), atMost: 1 },
+      ];
+    });
+}
+
+type Load = Worker<OpenLoopQuestion, OpenLoopAnswer>;
+
+function startLoad(side: Side, name: string): Load {
+  const options: OpenLoopOptions = { host: '127.0.0.1', port: side.port, name, http2Connections: 8 };
+  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options);
+}
+
+async function saturation(side: Side): Promise<number> {
+  const load = startLoad(side, 'saturate');
+  try {
+    const answer = await load.ask({ saturate: SATURATE });
+    return 'perSecond' in answer ? answer.perSecond : Number.NaN;
+  } finally {
+    load.stop();
+  }
+}
+
+async function handOver(side: Side, measured: Measured, n: number): Promise<Round> {
+  const load = startLoad(side, `round${n}`);
+  try {
+    await load.ask({ rate: measured.rate });
+    await sleep(WARM_UP_MS + STEADY_MS);
+    await load.ask({ hold: HELD_MS });
+    const from = Date.now();
+    const oldPid = await side.handOver();
+    const takeOverMs = Date.now() - from;
+    const oldEnd = await processEnd(oldPid, OLD_LIMIT_MS);
+    const until = Math.max(oldEnd, from + LEAST_DURING_MS) + TAIL_MS;
+    await sleep(until - Date.now());
+    await side.settled();
+    return roundOf((await load.ask('report')) as OpenLoopReport, from, until, takeOverMs);
+  } finally {
+    load.stop();
+  }
+}
+
+function roundOf(report: OpenLoopReport, from: number, until: number, takeOverMs: number): Round {
+  const between = (start: number, end: number) => report.latencyMs.filter((_, i) => within(report.due[i], start, end));
+  const steadyP99 = round(percentile([...between(from - STEADY_MS, from)], 0.99));
+  const during = [...between(from, until)];
+  const duringP99 = round(percentile(during, 0.99));
+  const failures = report.failures.filter(({ at }) => within(at, from - STEADY_MS, until));
+  const seconds = Math.floor((until - from) / 1000);
+  return {
+    steadyP99,
+    duringP99,
+    ratio: round(duringP99 / steadyP99),
+    duringMs: until - from,
+    takeOverMs,
+    requests: during.length + failures.length,
+    failed: failures.length,
+    failures: failures.slice(0, 5).map(({ what }) => what),
+    p99BySecond: Array.from({ length: seconds }, (_, i) => {
+      const values = [...between(from + i * 1000, from + (i + 1) * 1000)];
+      return values.length === 0 ? Number.NaN : round(percentile(values, 0.99));
+    }),
+  };
+}
+
+function within(at: number | undefined, from: number, until: number): boolean {
+  return at !== undefined && at >= from && at < until;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

@@ -1,0 +1,187 @@
+import { once } from 'node:events';
+import http from 'node:http';
+import http2 from 'node:http2';
+import net, { type AddressInfo } from 'node:net';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ServerDrain } from './server-drain.ts';
+
+const servers: net.Server[] = [];
+const sockets: net.Socket[] = [];
+afterEach(() => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  for (const server of servers.splice(0)) net.Server.prototype.close.call(server);
+});
+
+async function start(server: net.Server): Promise<{ drain: ServerDrain; connect: () => RawConnection }> {
+  const drain = new ServerDrain(server);
+  servers.push(server.listen(0, '127.0.0.1'));
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return { drain, connect: () => new RawConnection(port) };
+}
+
+/** Bytes in and out, and a wait for what is to come. */
+class RawConnection {
+  readonly socket: net.Socket;
+  readonly closed: Promise<unknown>;
+  data: Buffer = Buffer.alloc(0);
+
+  constructor(port: number) {
+    this.socket = net.connect({ port, host: '127.0.0.1' });
+    sockets.push(this.socket);
+    this.socket.on('error', () => {});
+    this.socket.on('data', (chunk) => {
+      this.data = Buffer.concat([this.data, chunk]);
+    });
+    this.closed = once(this.socket, 'end');
+  }
+
+  async until(is: (text: string) => boolean): Promise<string> {
+    while (!is(this.data.toString('latin1'))) await once(this.socket, 'data');
+    return this.data.toString('latin1');
+  }
+
+  /** HTTP/2 frames that have come, whole ones. */
+  frames(): { type: number; flags: number; stream: number; payload: Buffer }[] {
+    const frames = [];
+    for (let at = 0; at + 9 <= this.data.length; ) {
+      const length = this.data.readUIntBE(at, 3);
+      if (at + 9 + length > this.data.length) break;
+      frames.push({
+        type: this.data[at + 3] as number,
+        flags: this.data[at + 4] as number,
+        stream: this.data.readUInt32BE(at + 5),
+        payload: this.data.subarray(at + 9, at + 9 + length),
+      });
+      at += 9 + length;
+    }
+    return frames;
+  }
+
+  async frame(is: (frame: ReturnType<RawConnection['frames']>[number]) => boolean) {
+    for (;;) {
+      const found = this.frames().find(is);
+      if (found) return found;
+      await once(this.socket, 'data');
+    }
+  }
+}
+
+const SETTINGS = 4;
+const PING = 6;
+const GOAWAY = 7;
+const ACK = 1;
+
+function frame(type: number, flags: number, stream: number, payload: Buffer = Buffer.alloc(0)): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flags;
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+}
+
+/** GET http://x/ by HPACK's static table; END_HEADERS and END_STREAM. */
+const get = (stream: number) => frame(1, 0x05, stream, Buffer.from([0x82, 0x86, 0x84, 0x01, 0x01, 0x78]));
+const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+const GET = 'GET / HTTP/1.1\r\nhost: x\r\n\r\n';
+
+describe('HTTP/2', () => {
+  const serve = () =>
+    start(
+      http2.createServer((_, response) => {
+        response.end('served');
+      }),
+    );
+
+  it('serves a stream that the client began before it saw the notice', async () => {
+    const { drain, connect } = await serve();
+    const client = connect();
+    client.socket.write(Buffer.concat([PREFACE, frame(SETTINGS, 0, 0)]));
+    await client.frame(({ type }) => type === SETTINGS);
+    client.socket.write(Buffer.concat([frame(SETTINGS, ACK, 0), get(1)]));
+    await client.frame(({ type, stream }) => type === 0 && stream === 1);
+    const empty = drain.begin();
+    const ping = await client.frame(({ type, flags }) => type === PING && flags === 0);
+    const notice = client.frames().find(({ type }) => type === GOAWAY);
+    expect(notice?.payload.readUInt32BE(0)).toBe(0x7fff_ffff);
+    // On its way while the notice was: the client answers PING after it.
+    client.socket.write(Buffer.concat([get(3), get(5), frame(PING, ACK, 0, ping.payload)]));
+    for (const id of [3, 5]) {
+      expect(
+        (
+          await client.frame(({ type, stream, payload }) => type === 0 && stream === id && payload.length > 0)
+        ).payload.toString(),
+      ).toBe('served');
+    }
+    await client.closed;
+    const last = client.frames().filter(({ type }) => type === GOAWAY);
+    expect(last.at(-1)?.payload.readUInt32BE(0)).toBe(5);
+    client.socket.end();
+    await empty;
+    expect(drain.size).toBe(0);
+  });
+
+  it('ends an idle session, and waits for SETTINGS of one that has just begun', async () => {
+    const { drain, connect } = await serve();
+    const client = connect();
+    await once(client.socket, 'connect');
+    await expect.poll(() => drain.size).toBe(1);
+    const empty = drain.begin();
+    client.socket.write(Buffer.concat([PREFACE, frame(SETTINGS, 0, 0)]));
+    await client.frame(({ type }) => type === SETTINGS);
+    client.socket.write(frame(SETTINGS, ACK, 0));
+    const ping = await client.frame(({ type, flags }) => type === PING && flags === 0);
+    expect(client.frames()[0]?.type).toBe(SETTINGS);
+    client.socket.write(frame(PING, ACK, 0, ping.payload));
+    await client.closed;
+    client.socket.end();
+    await empty;
+  });
+
+  it('keeps the session of a client that answers no PING', async () => {
+    const { drain, connect } = await serve();
+    const client = connect();
+    client.socket.write(Buffer.concat([PREFACE, frame(SETTINGS, 0, 0), frame(SETTINGS, ACK, 0), get(1)]));
+    await client.frame(({ type, stream }) => type === 0 && stream === 1);
+    void drain.begin();
+    await client.frame(({ type, flags }) => type === PING && flags === 0);
+    expect(drain.connections()).toMatchObject([{ protocol: 'http2', inFlight: 0 }]);
+  });
+});
+
+describe('HTTP/1', () => {
+  it('says close on the response in flight and on the next of an idle connection; a silent one is left alone', async () => {
+    const waiting: http.ServerResponse[] = [];
+    const { drain, connect } = await start(
+      http.createServer((request, response) => {
+        if (request.url === '/wait') waiting.push(response);
+        else response.end('served');
+      }),
+    );
+    const [busy, idle, silent] = [connect(), connect(), connect()];
+    for (const client of [idle, silent]) client.socket.write(GET);
+    busy.socket.write(GET.replace('/', '/wait'));
+    for (const client of [idle, silent]) {
+      expect(await client.until((text) => text.endsWith('served'))).toContain('Connection: keep-alive');
+    }
+    await expect.poll(() => waiting.length).toBe(1);
+    void drain.begin();
+    expect(
+      drain
+        .connections()
+        .map(({ protocol, inFlight }) => `${protocol} ${inFlight}`)
+        .sort(),
+    ).toEqual(['http1 0', 'http1 0', 'http1 1']);
+    waiting[0]?.end('at last');
+    expect(await busy.until((text) => text.endsWith('at last'))).toMatch(/connection: close/i);
+    await busy.closed;
+    idle.data = Buffer.alloc(0);
+    idle.socket.write(GET);
+    expect(await idle.until((text) => text.endsWith('served'))).toMatch(/connection: close/i);
+    await idle.closed;
+    await expect.poll(() => drain.size).toBe(1);
+    expect(silent.socket.readyState).toBe('open');
+    expect(drain.connections()).toMatchObject([{ peer: `127.0.0.1:${silent.socket.localPort}`, inFlight: 0 }]);
+  });
+});

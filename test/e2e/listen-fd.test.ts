@@ -1,0 +1,186 @@
+import http2 from 'node:http2';
+import net from 'node:net';
+import path from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+import { newConnections } from '../harness/connects.ts';
+import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
+import { Http1Client } from '../harness/load/http1.ts';
+import { Http2Client } from '../harness/load/http2.ts';
+import { reconcile } from '../harness/load/reconcile.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
+import { type Child, start } from '../harness/process.ts';
+
+let block: Block;
+const servers: NodeServer[] = [];
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.child.stop();
+  await block?.release();
+});
+
+interface Line {
+  readonly event: string;
+  readonly takenOver?: boolean[];
+  readonly connections?: number[];
+  readonly reports?: { drained: boolean; left: { peer: string; protocol: string; inFlight: number }[]; ms: number }[];
+  readonly seen?: string[];
+  readonly [field: string]: unknown;
+}
+
+class NodeServer {
+  child!: Child;
+  readonly lines: Line[] = [];
+  #waiting: (() => void)[] = [];
+
+  static async start(config: object): Promise<NodeServer> {
+    const server = new NodeServer();
+    const main = path.join(import.meta.dirname, '../harness/listen-fd-server.ts');
+    server.child = await start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(config)], {
+      name: 'server',
+      ready: /"event":"serving"/,
+      onLine: (text) => {
+        if (!text.startsWith('{')) return;
+        server.lines.push(JSON.parse(text) as Line);
+        for (const wake of server.#waiting.splice(0)) wake();
+      },
+    });
+    servers.push(server);
+    return server;
+  }
+
+  /** Its line of that event, also one that has come. Rejects when it ends before. */
+  async line(event: string): Promise<Line> {
+    for (;;) {
+      const found = this.lines.find((line) => line.event === event);
+      if (found) return found;
+      const more = new Promise<void>((resolve) => this.#waiting.push(resolve));
+      const ended = this.child.ended.then(() => {
+        if (!this.lines.some((line) => line.event === event))
+          throw new Error(`ended before ${event}:\n${this.child.tail}`);
+      });
+      await Promise.race([more, ended]);
+    }
+  }
+}
+
+async function config(more: object = {}) {
+  block = await claimBlock();
+  const [p2, p2b, p1] = [await block.port(), await block.port(), await block.port()];
+  const addresses = { http2: [`127.0.0.1:${p2}`, `127.0.0.1:${p2b}`], http1: [`127.0.0.1:${p1}`] };
+  return { ports: [p2, p2b, p1] as const, config: { dir: block.dir, ...addresses, ...more } };
+}
+
+const RATE = 150;
+
+test('three generations of a Node server under load: every request is answered, each generation drains and ends', async () => {
+  const { ports, config: given } = await config();
+  const [p2, p2b, p1] = ports;
+  const first = await NodeServer.start(given);
+  expect(first.lines.at(-1)?.takenOver).toEqual([false, false]);
+
+  const failures: ConnectFailure[] = [];
+  const log = new ConnectionLog((failure) => failures.push(failure));
+  const to = (http: number) => ({ host: '127.0.0.1', http, tls: 0, tcp: 0 });
+  const clients = [
+    new Http2Client(to(p2), { name: 'http2', sessions: 6, rate: RATE, maxDelayMs: 300 }),
+    new Http2Client(to(p2b), { name: 'http2-second-address', sessions: 3, rate: RATE, maxDelayMs: 300 }),
+    new Http1Client(to(p1), { name: 'http1', connections: 8, rate: RATE, maxDelayMs: 300 }),
+    new Http1Client(to(p1), { name: 'http1-post', connections: 4, rate: RATE / 2, post: true, maxDelayMs: 300 }),
+  ];
+  for (const client of clients) client.start();
+  const fresh = newConnections(p1, 300);
+  // An idle one is told as well.
+  const idle = http2.connect(`http://127.0.0.1:${p2}`);
+  idle.on('error', () => {});
+  const goaway = new Promise<number>((resolve) => idle.once('goaway', (_, last) => resolve(last)));
+  await new Promise((resolve) => idle.once('remoteSettings', resolve));
+  await busy(clients);
+
+  const second = await NodeServer.start(given);
+  expect(second.lines.at(-1)?.takenOver).toEqual([true, true]);
+  const drained = [await first.line('drained')];
+  expect(await goaway).toBe(2 ** 31 - 1);
+  await busy(clients);
+  const third = await NodeServer.start(given);
+  drained.push(await second.line('drained'));
+  await busy(clients);
+
+  await Promise.all(clients.map((client) => client.stop()));
+  log.close();
+  const counts = await fresh.stop();
+  const fourth = await NodeServer.start(given);
+  drained.push(await third.line('drained'));
+
+  for (const { reports } of drained)
+    expect(reports).toMatchObject([
+      { drained: true, left: [] },
+      { drained: true, left: [] },
+    ]);
+  expect(await Promise.all([first, second, third].map((s) => s.child.ended))).toEqual(
+    Array(3).fill({ code: 0, signal: null }),
+  );
+  expect(counts).toMatchObject({ refused: 0, lost: 0, failures: [] });
+  expect(failures).toEqual([]);
+  for (const { tally } of clients) expect(tally.failures, tally.name).toEqual([]);
+  const seen = new Map<string, number>();
+  for (const { seen: ids } of drained) for (const id of ids ?? []) seen.set(id, (seen.get(id) ?? 0) + 1);
+  expect(
+    reconcile(
+      clients.map(({ tally }) => tally),
+      seen,
+    ),
+  ).toEqual([]);
+  const sums = clients.map(({ tally }) => `${tally.name} ${tally.total} (${tally.refused.size} not sent)`);
+  const times = drained.map(({ reports }) => reports?.map(({ ms }) => ms).join('/'));
+  console.log(`listen-fd, Node: ${sums.join(', ')}, new connections ${counts.answered}; drains in ${times} ms`);
+  await fourth.child.stop();
+});
+
+test('what is left at the bound is named, and nothing is cut before', async () => {
+  const { ports, config: given } = await config({ maxDrainMs: 300 });
+  const first = await NodeServer.start(given);
+  const silent = net.connect(ports[2], '127.0.0.1');
+  silent.on('error', () => {});
+  silent.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+  await new Promise((resolve) => silent.once('data', resolve));
+  await NodeServer.start(given);
+  const { reports } = await first.line('drained');
+  expect(reports?.[1]).toMatchObject({
+    drained: false,
+    left: [{ peer: `127.0.0.1:${silent.localPort}`, protocol: 'http1', inFlight: 0 }],
+  });
+  silent.destroy();
+});
+
+test('a successor that can not serve leaves the one that runs accepting; two that start at once share nothing out', async () => {
+  const { ports, config: given } = await config();
+  const first = await NodeServer.start(given);
+  const blocked = net.createServer().listen(await block.port(), '127.0.0.1');
+  await new Promise((resolve) => blocked.once('listening', resolve));
+  const { port } = blocked.address() as net.AddressInfo;
+  const wrong = { ...given, http2: [...given.http2, `127.0.0.1:${port}`] };
+  await expect(NodeServer.start(wrong)).rejects.toThrow(/EADDRINUSE/);
+  expect(first.lines.some(({ event }) => event === 'released')).toBe(false);
+  expect((await newConnectionsOnce(ports[2])).answered).toBeGreaterThan(0);
+  blocked.close();
+
+  const both = await Promise.all([NodeServer.start(given), NodeServer.start(given)]);
+  await first.line('drained');
+  // One took over from the first, the other from that one.
+  await Promise.race(both.map((server) => server.line('drained')));
+  expect(both.filter((server) => server.lines.some(({ event }) => event === 'released'))).toHaveLength(1);
+  expect((await newConnectionsOnce(ports[2])).failures).toEqual([]);
+});
+
+async function newConnectionsOnce(port: number) {
+  const load = newConnections(port, 200);
+  while (load.counts.answered + load.counts.lost + load.counts.refused < 20)
+    await new Promise((r) => setTimeout(r, 20));
+  return load.stop();
+}
+
+/** Until each client has had some more answers. */
+async function busy(clients: readonly { tally: { total: number } }[]): Promise<void> {
+  const before = clients.map(({ tally }) => tally.total);
+  while (clients.some(({ tally }, i) => tally.total < (before[i] ?? 0) + RATE))
+    await new Promise((r) => setTimeout(r, 50));
+}

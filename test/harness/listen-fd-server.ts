@@ -1,0 +1,58 @@
+import { once } from 'node:events';
+import http from 'node:http';
+import http2 from 'node:http2';
+import type { Server } from 'node:net';
+import { migrate } from '@sluice/agent/listen-fd';
+import { answerBody, ID_HEADER, readAsk } from './upstream/answers.ts';
+
+/**
+ * A Node server on the published helper, as a process of its own: HTTP/2 on one address, HTTP/1 on another. Its configuration
+ * is one JSON argument. It writes one JSON object a line: `serving`, `released`, `drained` with the report and the ids that it
+ * saw; then it ends.
+ */
+interface Config {
+  readonly dir: string;
+  readonly http2: readonly string[];
+  readonly http1: readonly string[];
+  readonly maxDrainMs?: number;
+}
+
+const config = JSON.parse(process.argv[2] ?? '{}') as Config;
+const seen: string[] = [];
+const say = (event: string, fields: object = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
+
+function handle(request: http.IncomingMessage, response: http.ServerResponse): void {
+  const id = String(request.headers[ID_HEADER] ?? '');
+  if (id !== '') seen.push(id);
+  const { size, delay } = readAsk(request.url ?? '/');
+  // What newConnections asks has no id and ends with this line.
+  const body = id === '' ? Buffer.from('done\n') : answerBody(id, size);
+  response.setHeader(ID_HEADER, id);
+  response.setHeader('content-length', body.length);
+  response.on('error', () => {});
+  setTimeout(() => response.end(body), delay);
+}
+
+const h2 = http2.createServer((request, response) =>
+  handle(request as unknown as http.IncomingMessage, response as unknown as http.ServerResponse),
+);
+h2.on('sessionError', () => {});
+const h1 = http.createServer(handle);
+h1.keepAliveTimeout = 0;
+
+const log = (level: string, message: string, fields?: object) => say('log', { level, message, ...fields });
+const start = (server: Server, name: string, addresses: readonly string[]) =>
+  migrate(server, {
+    socket: `${config.dir}/${name}.sock`,
+    addresses,
+    ...(config.maxDrainMs !== undefined && { maxDrainMs: config.maxDrainMs }),
+    log,
+  });
+const migrations = [await start(h2, 'h2', config.http2), await start(h1, 'h1', config.http1)];
+say('serving', { takenOver: migrations.map(({ takenOver }) => takenOver) });
+await Promise.all(migrations.map(({ released }) => released));
+say('released', { connections: migrations.map((m) => m.connections().length) });
+const reports = await Promise.all(migrations.map(({ drained }) => drained));
+say('drained', { reports, seen });
+process.stdout.write('', () => process.exit(0));
+await once(process, 'exit');

@@ -1,8 +1,10 @@
 import type { Connection } from './connections.ts';
-import type { CheckResult, EpochStatus, UpgradeTarget } from './messages.ts';
+import type { CheckResult, CutConnection, EpochStatus, UpgradeTarget } from './messages.ts';
 import type { Phase } from './phases.ts';
+import type { PlanNote } from './plan.ts';
 import type { DrainPolicy, PolicyPatch } from './policy.ts';
-import type { HeldConnection, Verdict, Witness } from './verdict.ts';
+import type { EndedConnection, EndedCount } from './record.ts';
+import type { Estimate, HeldConnection, Verdict, Witness } from './verdict.ts';
 
 /**
  * What the controller's HTTP API answers, under API_PREFIX. Times are epoch milliseconds. Lists come as `{items: [...]}`.
@@ -95,8 +97,10 @@ export interface UpgradeView {
   readonly verdict?: Verdict;
   readonly checks?: readonly CheckResult[];
   readonly override?: Override;
-  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly Connection[] };
+  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly CutConnection[] };
   readonly failure?: { readonly code: string; readonly message: string };
+  /** What the agent said of the drain's end when it began; the record has it beside the truth. */
+  readonly firstEstimate?: Estimate;
   readonly rollbackOf?: string;
   readonly rollbackId?: string;
   /** Only in the answer for one upgrade. */
@@ -139,6 +143,17 @@ export interface CheckView {
   readonly proxy: string;
   readonly ok: boolean;
   readonly checks: readonly CheckResult[];
+  /** What two live epochs would mean for this proxy. */
+  readonly notes?: readonly PlanNote[];
+}
+
+/** How the connections of an upgrade's old epoch ended. */
+export interface EndedView {
+  readonly upgradeId: string;
+  /** By time. Bounded by MAX_ENDED; `dropped` = so many more. */
+  readonly items: readonly EndedConnection[];
+  readonly counts: readonly EndedCount[];
+  readonly dropped: number;
 }
 
 /** Body of POST /upgrades. */

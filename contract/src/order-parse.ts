@@ -14,7 +14,9 @@ function whole(value: unknown, field: string, min: number): number {
 
 function pace(value: unknown): { readonly perSecond: number } {
   if (typeof value !== 'object' || value === null) throw wrong('pace', 'an object', value);
-  return { perSecond: whole((value as Record<string, unknown>).perSecond, 'pace.perSecond', 0) };
+  const { perSecond } = value as Record<string, unknown>;
+  if (typeof perSecond !== 'number' || !(perSecond > 0)) throw wrong('pace.perSecond', 'a number above 0', perSecond);
+  return { perSecond };
 }
 
 /**

@@ -6,6 +6,7 @@ import { Metrics } from './api/metrics.ts';
 import { proxyView, upgradeView } from './api/views.ts';
 import type { ResolvedConfig } from './config.ts';
 import { Driver } from './drain/driver.ts';
+import { hear } from './drain/hear.ts';
 import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
 import { Agents } from './link/agents.ts';
 import { Requests } from './link/requests.ts';
@@ -148,7 +149,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
       default:
         break;
     }
-    guarded('an agent message', driver.agentMessage(proxy, slot, message));
+    guarded('an agent message', hear({ driver, store }, proxy, slot, message));
   };
 
   const app = createApp({
@@ -176,7 +177,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         metrics.count('sluice_agent_link_events_total', { event: 'connected' });
         remember(link);
         showProxy(link.proxy);
-        guarded('an agent’s hello', driver.agentConnected(link.proxy, link.slot));
+        guarded('an agent’s hello', driver.epochsChanged(link.proxy, link.slot, true));
       },
       message: onMessage,
       gone: (link) => {

@@ -2,7 +2,9 @@ import {
   API_PREFIX,
   type CheckView,
   type ConnectionsView,
+  countEnded,
   type DrainPolicy,
+  type EndedView,
   type ExplainView,
   METHOD_WISHES,
   type MethodWish,
@@ -117,6 +119,11 @@ export function createApp(parts: AppParts): FastifyInstance {
         const state = await find(params.id);
         return upgradeView(state, await store.record(params.id));
       });
+      api.get<ById>('/upgrades/:id/connections', async ({ params }): Promise<EndedView> => {
+        await find(params.id);
+        const { items, dropped } = await store.ended(params.id);
+        return { upgradeId: params.id, items, counts: countEnded(items), dropped };
+      });
       api.post<ById>('/upgrades/:id/abort', async ({ params, body }) =>
         upgradeView(await driver.abort(params.id, read(byWhom, body)?.by ?? 'the API')),
       );
@@ -187,7 +194,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     const target = targetOf(wish);
     const answer = await ask(agent, CHECK_MS, 'the check', (requestId) => ({ type: 'check', requestId, target }));
     if (answer.type !== 'checked') throw new SluiceError('INTERNAL', `the agent answered ${answer.type} to a check`);
-    return { proxy, ok: answer.ok, checks: answer.checks };
+    return { proxy, ok: answer.ok, checks: answer.checks, ...(answer.notes && { notes: answer.notes }) };
   }
 
   function ask(

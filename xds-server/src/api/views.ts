@@ -49,6 +49,7 @@ export function upgradeView(state: UpgradeState, record?: readonly RecordEntry[]
     override: state.override,
     connections: state.connections,
     failure: state.failure,
+    firstEstimate: state.firstEstimate,
     rollbackOf: state.rollbackOf,
     rollbackId: state.rollbackId,
     record,

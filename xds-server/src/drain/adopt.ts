@@ -29,5 +29,5 @@ export function adoptedUpgrade(found: {
     from: old.version,
     ...(serving === undefined ? {} : { epoch: serving.epoch, to: serving.version }),
   };
-  return { ...state, order: buildOrder(state, old.epoch, now) };
+  return { ...state, order: buildOrder(state, old.epoch, now, old.orderVersion) };
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
-  type AgentMessage,
+  completePolicy,
   DEFAULT_POLICY,
   type DrainPolicy,
   type EpochStatus,
@@ -15,6 +15,7 @@ import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
 import { adoptedUpgrade } from './adopt.ts';
 import { type OrderSink, runCommand } from './commands.ts';
+import { fleetDrains, fleetShares } from './fleet.ts';
 import { nextWake, step } from './machine.ts';
 import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
 
@@ -44,6 +45,7 @@ interface Live {
 
 /** Not begun, for one proxy at once. A script that proposes in a loop meets this bound. */
 const MAX_WAITING = 8;
+const SHARE_EVERY_MS = 1_000;
 const MAX_TIMER_MS = 2_147_483_647;
 
 /** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
@@ -55,6 +57,7 @@ export class Driver {
   readonly #adopting = new Set<string>();
   readonly #rollbacks = new Map<string, Promise<UpgradeState>>();
   #closed = false;
+  #sharing: NodeJS.Timeout | undefined;
 
   constructor(options: DriverOptions) {
     this.#options = options;
@@ -68,7 +71,8 @@ export class Driver {
     for (const { state, version } of (await store.upgrades()).slice().reverse()) {
       if (isTerminal(state.phase) && !isLeftover(state)) continue;
       const seq = (await store.record(state.id)).length;
-      this.#live.set(state.id, { state, version, seq, queue: Promise.resolve() });
+      const known = { ...state, policy: completePolicy(state.policy) };
+      this.#live.set(state.id, { state: known, version, seq, queue: Promise.resolve() });
     }
     for (const id of [...this.#live.keys()]) {
       await this.#resumeRollback(id);
@@ -190,44 +194,27 @@ export class Driver {
     return this.#require(id);
   }
 
-  async agentConnected(proxy: string, slot: string): Promise<void> {
-    await this.#epochs(proxy, slot, true);
-    await this.giveTurns(proxy);
-  }
-
   /** The bound of Starting runs only while its agent is there. */
   agentGone(proxy: string): void {
     for (const state of this.active(proxy)) this.#arm(state.id);
   }
 
-  /** What concerns upgrades among an agent's messages. */
-  async agentMessage(proxy: string, slot: string, message: AgentMessage): Promise<void> {
-    switch (message.type) {
-      case 'epochs':
-        await this.#epochs(proxy, slot, false);
-        return this.giveTurns(proxy);
-      case 'preflight':
-      case 'serving':
-      case 'failed':
-        if (await this.#owns(proxy, message.upgradeId)) await this.event(message.upgradeId, message);
-        return this.giveTurns(proxy);
-      case 'orderApplied':
-        if (await this.#owns(proxy, message.upgradeId)) await this.event(message.upgradeId, message);
-        return;
-      case 'verdict':
-      case 'reset': {
-        // An agent that was restarted may not know the upgrade's id; the epoch tells it, for no number is used twice.
-        const id = (await this.#owns(proxy, message.upgradeId))
-          ? message.upgradeId
-          : [...this.#live.values()].find((one) => one.state.proxy === proxy && one.state.oldEpoch === message.epoch)
-              ?.state.id;
-        if (id === undefined) return;
-        await this.event(id, message.type === 'reset' ? { ...message, type: 'resetDone' } : message);
-        return;
-      }
-      default:
-        return;
-    }
+  /** The upgrade that an agent's message about an old epoch belongs to. An agent speaks only for its own proxy. */
+  owner(proxy: string, upgradeId: string, oldEpoch?: number): string | undefined {
+    if (this.#live.get(upgradeId)?.state.proxy === proxy) return upgradeId;
+    if (oldEpoch === undefined) return undefined;
+    // An agent that was restarted may not know the upgrade's id; the epoch tells it, for no number is used twice.
+    const live = [...this.#live.values()].find(({ state }) => state.proxy === proxy && state.oldEpoch === oldEpoch);
+    return live?.state.id;
+  }
+
+  /** An agent's list of its epochs is a new one; `hello`: the first of a new link. */
+  async epochsChanged(proxy: string, slot: string, hello: boolean): Promise<void> {
+    const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
+    for (const epoch of epochs) if (epoch.state === 'draining') await this.#adopt(proxy, slot, epoch);
+    const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
+    for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
+    await this.giveTurns(proxy);
   }
 
   orderAcked(proxy: string, epoch: number, order: { upgradeId: string; version: number }, nack?: string): void {
@@ -270,6 +257,7 @@ export class Driver {
   /** Stops without a further step; what is stored goes on with the next controller. */
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#sharing);
     for (const live of this.#live.values()) clearTimeout(live.timer);
     await Promise.all([...this.#live.values()].map((live) => live.queue));
   }
@@ -300,11 +288,22 @@ export class Driver {
     for (const command of result.commands) runCommand(this.#options, result.state, command);
     if (result.state !== before) this.#announce(result.state, entries);
     if (before.phase !== result.state.phase) this.#phaseChanged(result.state);
+    if (result.state.policy.pacing.scope === 'fleet') this.#shareSoon();
     if (isTerminal(result.state.phase) && !isLeftover(result.state)) {
       clearTimeout(live.timer);
       this.#live.delete(result.state.id);
     }
     this.#arm(result.state.id);
+  }
+
+  /** The drains of a fleet share their rate anew, at most once a second. */
+  #shareSoon(): void {
+    if (this.#closed) return;
+    this.#sharing ??= setTimeout(() => {
+      this.#sharing = undefined;
+      for (const [id, perSecond] of fleetShares(fleetDrains(this.active())))
+        void this.event(id, { type: 'share', perSecond });
+    }, SHARE_EVERY_MS);
   }
 
   #phaseChanged(state: UpgradeState): void {
@@ -313,13 +312,6 @@ export class Driver {
     }
     if (state.phase !== 'Preflight' && state.phase !== 'Starting')
       queueMicrotask(() => void this.giveTurns(state.proxy));
-  }
-
-  async #epochs(proxy: string, slot: string, hello: boolean): Promise<void> {
-    const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
-    for (const epoch of epochs) if (epoch.state === 'draining') await this.#adopt(proxy, slot, epoch);
-    const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
-    for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
   }
 
   /**
@@ -362,11 +354,6 @@ export class Driver {
 
   #newId(now: number): string {
     return `${now.toString(36)}-${randomBytes(4).toString('hex')}`;
-  }
-
-  /** An agent speaks only for the upgrades of its own proxy. */
-  async #owns(proxy: string, upgradeId: string): Promise<boolean> {
-    return this.#live.get(upgradeId)?.state.proxy === proxy;
   }
 
   async #require(id: string): Promise<UpgradeState> {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { epochStatus, verdict } from '../testing/fake-agent.ts';
 import { nextWake, step } from './machine.ts';
+import { buildOrder } from './orders.ts';
 import { type Command, DEFAULT_BOUNDS, type Surroundings, type UpgradeEvent, type UpgradeState } from './state.ts';
 
 const T0 = 1_000_000;
@@ -152,10 +153,52 @@ describe('the deadline', () => {
     const again = step(result.state, { type: 'tick' }, around(T0 + 900_000));
     expect(again.entries).toEqual([]);
   });
-  it('reset: resets by a recorded override of policy', () => {
+  it('reset: waits for the agent’s verdict, which gives up what no rule protects any more', () => {
     const result = atDeadline('reset');
-    expect(result.state).toMatchObject({ phase: 'Resetting', override: { by: 'policy' } });
-    expect(result.commands.at(-1)).toMatchObject({ type: 'authorizeReset', override: { by: 'policy' } });
+    expect(result.state.phase).toBe('Draining');
+    expect(result.commands.map((one) => one.type)).not.toContain('authorizeReset');
+    const given = step(result.state, judged(true, T0 + 20_000), around(T0 + 20_000));
+    expect(given.state.phase).toBe('Resetting');
+    expect(given.commands.at(-1)).toMatchObject({ type: 'authorizeReset' });
+    expect(given.commands.at(-1)).not.toHaveProperty('override');
+  });
+  it('is none where policy has no limit by time', () => {
+    const policy = { ...DEFAULT_POLICY, maxDrainMs: 0 };
+    const draining = run([turn, passed, serving, judged(false)], fresh({ policy })).state;
+    const applied = { ...draining, orderAppliedAt: T0 };
+    expect(nextWake(applied, new Set(['1']))).toBeUndefined();
+  });
+});
+
+/** Version of the order that the first steps of a good upgrade give. */
+const FIRST = run([turn, passed, serving]).state.order?.version ?? 0;
+
+describe('orders', () => {
+  const draining = run([turn, passed, serving, judged(false)]).state;
+  it('grow from one upgrade of an epoch to the next, whatever its first agent was given', () => {
+    expect(draining.order?.version).toBeGreaterThanOrEqual(T0);
+    expect(buildOrder(draining, 0, T0, T0 + 500).version).toBe(T0 + 501);
+  });
+  it('carry another share of the fleet’s rate, newer and once', () => {
+    const first = step(draining, { type: 'share', perSecond: 5 }, around());
+    expect(first.commands).toMatchObject([{ type: 'pushOrder', order: { pace: { perSecond: 5 } } }]);
+    expect(first.state.order?.version).toBeGreaterThan(draining.order?.version ?? 0);
+    expect(step(first.state, { type: 'share', perSecond: 5 }, around()).commands).toEqual([]);
+  });
+  it('are estimated once, and the record compares', () => {
+    const estimate = { at: T0, endsAt: T0 + 4_000, endsLate: T0 + 6_000, observed: 3 };
+    const told: UpgradeEvent = { type: 'orderApplied', epoch: 0, version: FIRST, via: 'xds' };
+    const word: UpgradeEvent = { type: 'verdict', epoch: 0, verdict: verdict(false, { at: T0 + 4_000, estimate }) };
+    const estimated = step(
+      step(draining, told, around()).state,
+      { ...word, verdict: { ...word.verdict, at: T0 + 6_000 } },
+      around(),
+    );
+    expect(estimated.entries.map((one) => one.text)).toEqual([
+      'an end in 4.0 s as likely as not, in 6.0 s nine times of ten, by 3 ends seen before',
+    ]);
+    const over = step(estimated.state, reset, around());
+    expect(over.entries.find((one) => one.event === 'estimate-outcome')?.text).toContain('later than that');
   });
 });
 
@@ -207,10 +250,12 @@ const anyEvent: fc.Arbitrary<UpgradeEvent> = fc.oneof(
     { ...serving, epoch: 5, oldEpoch: 4 } as UpgradeEvent,
     { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'died', rolledBack: false },
     { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'died', rolledBack: true },
-    { type: 'orderAcked', version: 1 },
-    { type: 'orderNacked', version: 1, error: 'no' },
-    { type: 'orderApplied', epoch: 0, version: 1, via: 'xds' },
-    { type: 'orderApplied', epoch: 9, version: 1, via: 'xds' },
+    { type: 'orderAcked', version: FIRST },
+    { type: 'orderNacked', version: FIRST, error: 'no' },
+    { type: 'orderApplied', epoch: 0, version: FIRST, via: 'xds' },
+    { type: 'share', perSecond: 5 },
+    { type: 'share', perSecond: 50 },
+    { type: 'orderApplied', epoch: 9, version: FIRST, via: 'xds' },
     reset,
     { ...reset, epoch: 4 } as UpgradeEvent,
     { type: 'abort', by: 'jo' },
@@ -327,7 +372,7 @@ describe('any history', () => {
             queue.push({ type: 'failed', code: 'SLUICE_ABORTED', message: 'given up', rolledBack: false });
           }
           if (command.type === 'pushOrder') {
-            queue.push({ type: 'orderApplied', epoch: old, version: 1, via: 'xds' });
+            queue.push({ type: 'orderApplied', epoch: old, version: command.order.version, via: 'xds' });
             queue.push({ type: 'verdict', epoch: old, verdict: verdict(true, { at: now }) });
           }
           if (command.type === 'authorizeReset') {

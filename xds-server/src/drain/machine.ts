@@ -12,6 +12,7 @@
  * agent's next hello decides. Events may come twice, late or in another order; what does not fit a phase is ignored.
  */
 import { isTerminal } from '@sluice/contract';
+import { withPace } from './orders.ts';
 import { hearEpochs, resume } from './resume.ts';
 import type { Bounds, Step, Surroundings, UpgradeEvent, UpgradeState } from './state.ts';
 import { DEFAULT_BOUNDS } from './state.ts';
@@ -71,6 +72,9 @@ export function step(
       break;
     case 'resetDone':
       hearReset(turn, event);
+      break;
+    case 'share':
+      share(turn, event.perSecond);
       break;
     case 'abort':
       abort(turn, event.by);
@@ -190,17 +194,27 @@ function tickDraining(turn: Turn, bounds: Bounds): void {
   if (deadline === undefined || now < deadline || turn.state.deadlineRecorded === true) return;
   turn.set({ deadlineRecorded: true });
   const { atDeadline, maxDrainMs } = turn.state.policy;
-  const text = `the maximum drain time of ${maxDrainMs / 1000} s is over`;
-  if (atDeadline === 'reset') {
-    turn.note('deadline', `${text}: policy resets`);
-    override(turn, 'policy', text);
-  } else {
-    turn.note('deadline', `${text}: ${atDeadline === 'ask' ? 'an operator has to decide' : 'policy waits on'}`);
-  }
+  // Whom the deadline gives up is the agent's to say: its verdict knows the rule of each connection.
+  const says = {
+    reset: 'policy waits for nobody that no rule protects',
+    ask: 'an operator has to decide',
+    wait: 'policy waits on',
+  };
+  turn.note('deadline', `the maximum drain time of ${maxDrainMs / 1000} s is over: ${says[atDeadline]}`);
+}
+
+function share(turn: Turn, perSecond: number): void {
+  const { order, oldSlot, phase, resetAt } = turn.state;
+  if (phase !== 'Draining' || order === undefined || resetAt !== undefined) return;
+  if (order.pace?.perSecond === perSecond) return;
+  const next = withPace(order, perSecond, turn.around.now);
+  turn.set({ order: next });
+  turn.command({ type: 'pushOrder', slot: oldSlot, order: next });
 }
 
 export function deadlineOf(state: UpgradeState): number | undefined {
-  return state.order === undefined ? undefined : state.order.issuedAt + state.policy.maxDrainMs;
+  const { order, policy } = state;
+  return order === undefined || policy.maxDrainMs === 0 ? undefined : order.issuedAt + policy.maxDrainMs;
 }
 
 function retryAt(state: UpgradeState, bounds: Bounds): number {

@@ -9,17 +9,30 @@ import {
 import type { UpgradeState } from './state.ts';
 
 /** The first order of an upgrade's drain: all connections of the old epoch, whatever their age. */
-export function buildOrder(state: UpgradeState, oldEpoch: number, now: number): DrainOrder {
+export function buildOrder(state: UpgradeState, oldEpoch: number, now: number, known?: number): DrainOrder {
   return {
     v: 1,
     upgradeId: state.id,
     epoch: oldEpoch,
-    version: 1,
+    version: nextVersion(now, known),
     action: 'drain',
     policy: state.policy,
     cutoffAgeMs: 0,
     issuedAt: now,
   };
+}
+
+/** The same order with this proxy's share of its fleet's rate. */
+export function withPace(order: DrainOrder, perSecond: number, now: number): DrainOrder {
+  return { ...order, version: nextVersion(now, order.version), pace: { perSecond } };
+}
+
+/**
+ * Of the clock, so that it grows from one upgrade to the next too: two of them may drain the same epoch one after the
+ * other, and neither the filter nor the agent takes an order that is not newer. `known`: the newest given so far.
+ */
+function nextVersion(now: number, known = 0): number {
+  return Math.max(Math.floor(now), known + 1);
 }
 
 /** The ECDS resource of an epoch, a TypedExtensionConfig in Envoy's JSON. */

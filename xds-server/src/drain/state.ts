@@ -1,9 +1,10 @@
 import type {
   CheckResult,
-  Connection,
+  CutConnection,
   DrainOrder,
   DrainPolicy,
   EpochStatus,
+  Estimate,
   Override,
   Phase,
   UpgradeTarget,
@@ -39,12 +40,14 @@ export interface UpgradeState {
   readonly orderAppliedAt?: number;
   readonly orderVia?: string;
   readonly verdict?: Verdict;
+  /** The first word on when the drain would be over, for the record. */
+  readonly firstEstimate?: Estimate;
   readonly safeToResetAt?: number;
   readonly deadlineRecorded?: boolean;
   readonly override?: Override;
   readonly authorisedAt?: number;
   readonly resetAt?: number;
-  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly Connection[] };
+  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly CutConnection[] };
   /** Asked of the agent because of a user's wish or a bound; the agent's answer ends the upgrade. */
   readonly abort?: { readonly at: number; readonly code: string; readonly message: string };
   readonly failure?: { readonly code: string; readonly message: string };
@@ -90,8 +93,10 @@ export type UpgradeEvent =
       readonly at: number;
       readonly old: number;
       readonly drained: number;
-      readonly cut: readonly Connection[];
+      readonly cut: readonly CutConnection[];
     }
+  /** Another share of the fleet's rate. */
+  | { readonly type: 'share'; readonly perSecond: number }
   | { readonly type: 'abort'; readonly by: string }
   | { readonly type: 'override'; readonly by: string; readonly reason: string }
   | { readonly type: 'rollback'; readonly rollbackId: string }

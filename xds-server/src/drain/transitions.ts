@@ -1,4 +1,4 @@
-import { isTerminal } from '@sluice/contract';
+import { type Estimate, isTerminal, type Verdict } from '@sluice/contract';
 import { buildOrder } from './orders.ts';
 import type { UpgradeEvent } from './state.ts';
 import type { Turn } from './turn.ts';
@@ -41,6 +41,7 @@ export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
   if (event.epoch !== state.oldEpoch || event.verdict.at < (state.verdict?.at ?? 0)) return;
   if (state.resetAt !== undefined) return;
   turn.set({ verdict: event.verdict });
+  hearEstimate(turn, event.verdict);
   if (isTerminal(state.phase)) {
     // What an upgrade that was given up has left behind is ended by the same rule.
     if (event.verdict.safe && state.authorisedAt === undefined) authorise(turn);
@@ -63,7 +64,7 @@ export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
   if (event.epoch !== state.oldEpoch || state.resetAt !== undefined) return;
   const { old, drained, cut } = event;
   turn.set({ resetAt: event.at, connections: { old, drained, cut } });
-  const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol})`);
+  const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol}${whose(one)})`);
   const tail = cut.length > names.length ? ` and ${cut.length - names.length} more` : '';
   const cutText = cut.length === 0 ? 'none cut' : `${cut.length} cut: ${names.join(', ')}${tail}`;
   const unasked = state.authorisedAt === undefined ? ', which the agent did by itself' : '';
@@ -71,7 +72,42 @@ export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
     'reset',
     `epoch ${event.epoch} has ended${unasked}: ${old} old connections, ${drained} drained, ${cutText}`,
   );
+  compareEstimate(turn, event.at);
   finish(turn, `epoch ${event.epoch} has ended: ${drained} of ${old} connections drained, ${cutText}`);
+}
+
+/** Whose word gave a connection up: the rule that held it and why it no longer did. */
+function whose({ rule, released }: Of<'resetDone'>['cut'][number]): string {
+  if (rule === undefined) return '';
+  return released === undefined ? `, against rule ${rule}` : `, rule ${rule}: ${released}`;
+}
+
+/** The estimate of the first verdict after the order was applied: before it nobody had been told to leave. */
+function hearEstimate(turn: Turn, { estimate, safe }: Verdict): void {
+  const { orderAppliedAt, firstEstimate } = turn.state;
+  if (estimate === undefined || orderAppliedAt === undefined || firstEstimate !== undefined || safe) return;
+  turn.set({ firstEstimate: estimate });
+  turn.note('estimate', `${forecastText(estimate)}, by ${estimate.observed} ends seen before`);
+}
+
+function compareEstimate(turn: Turn, at: number): void {
+  const { firstEstimate, safeToResetAt } = turn.state;
+  if (firstEstimate === undefined) return;
+  const took = seconds((safeToResetAt ?? at) - firstEstimate.at);
+  const late = firstEstimate.endsLate !== undefined && (safeToResetAt ?? at) > firstEstimate.endsLate;
+  turn.note(
+    'estimate-outcome',
+    `it took ${took} from the estimate on; ${forecastText(firstEstimate)}: ${late ? 'later than that' : 'within it'}`,
+  );
+}
+
+function forecastText({ at, endsAt, endsLate }: Estimate): string {
+  const likely = endsAt === undefined ? 'no end in sight' : `an end in ${seconds(endsAt - at)} as likely as not`;
+  return endsLate === undefined ? likely : `${likely}, in ${seconds(endsLate - at)} nine times of ten`;
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1_000).toFixed(1)} s`;
 }
 
 function finish(turn: Turn, reason: string): void {

@@ -1,5 +1,5 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict';
-import { DEFAULT_POLICY, type Phase, type RecordEntry } from '@sluice/contract';
+import { DEFAULT_POLICY, type EndedConnection, type Phase, type RecordEntry } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
 import type { AgentRow, Store } from './store.ts';
 
@@ -34,6 +34,17 @@ function entry(upgradeId: string, seq: number, phase: Phase = 'Idle'): RecordEnt
   return { upgradeId, proxy: 'edge', seq, at: 1_000 + seq, phase, event: 'phase', text: `entry ${seq}` };
 }
 
+function end(id: string, at: number): EndedConnection {
+  return {
+    connection: { epoch: 1, id, peer: 'p:1', local: 'l:1', listener: 'in', protocol: 'http2', openedAt: 0 },
+    at,
+    how: 'left',
+    lever: 'age-pressure',
+    reason: 'told-to-leave',
+    rule: 'default',
+  };
+}
+
 const conflict = { code: 'UPGRADE_CONFLICT' };
 
 /** What every store must do; the caller runs each case with the test runner of its choice. */
@@ -48,6 +59,23 @@ export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
       deepStrictEqual(await store.record('a'), [entry('a', 0)]);
       strictEqual(await store.upgrade('b'), undefined);
       deepStrictEqual(await store.record('b'), []);
+    },
+  },
+  {
+    name: 'keeps each end of a connection once, by time, and forgets them with their upgrade',
+    run: async ({ open }) => {
+      const store = await open();
+      await store.insertUpgrade(sampleUpgrade('a', { phase: 'Done' }), []);
+      deepStrictEqual(await store.ended('a'), { items: [], dropped: 0 });
+      await store.appendEnded('a', [end('2', 2_000), end('1', 1_000)], 0);
+      await store.appendEnded('a', [end('1', 1_000), end('3', 1_500)], 7);
+      deepStrictEqual(await store.ended('a'), {
+        items: [end('1', 1_000), end('3', 1_500), end('2', 2_000)],
+        dropped: 7,
+      });
+      await rejects(store.appendEnded('none', [end('1', 1)], 0));
+      await store.prune('edge', 0);
+      deepStrictEqual(await store.ended('a'), { items: [], dropped: 0 });
     },
   },
   {

@@ -1,12 +1,20 @@
-import { isTerminal, type RecordEntry, SluiceError } from '@sluice/contract';
+import {
+  connectionKey,
+  type EndedConnection,
+  isTerminal,
+  MAX_ENDED,
+  type RecordEntry,
+  SluiceError,
+} from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
-import type { AgentRow, Store, Stored } from './store.ts';
+import type { AgentRow, Ended, Store, Stored } from './store.ts';
 
 /** A store for tests and for a controller that need not survive. */
 export class MemoryStore implements Store {
   readonly #agents = new Map<string, string>();
   readonly #upgrades = new Map<string, { text: string; version: number }>();
   readonly #records = new Map<string, RecordEntry[]>();
+  readonly #ended = new Map<string, { items: Map<string, string>; dropped: number }>();
 
   async agents(): Promise<readonly AgentRow[]> {
     return [...this.#agents.values()].map((text) => JSON.parse(text) as AgentRow);
@@ -48,7 +56,22 @@ export class MemoryStore implements Store {
     for (const { state } of ended.slice(keep)) {
       this.#upgrades.delete(state.id);
       this.#records.delete(state.id);
+      this.#ended.delete(state.id);
     }
+  }
+
+  async appendEnded(upgradeId: string, items: readonly EndedConnection[], dropped: number): Promise<void> {
+    if (!this.#upgrades.has(upgradeId)) throw new SluiceError('INTERNAL', `no upgrade ${upgradeId} to keep ends of`);
+    const kept = this.#ended.get(upgradeId) ?? { items: new Map<string, string>(), dropped: 0 };
+    for (const one of items) kept.items.set(connectionKey(one.connection), JSON.stringify(one));
+    this.#ended.set(upgradeId, { items: kept.items, dropped: Math.max(kept.dropped, dropped) });
+  }
+
+  async ended(upgradeId: string): Promise<Ended> {
+    const { items, dropped } = this.#ended.get(upgradeId) ?? { items: new Map<string, string>(), dropped: 0 };
+    const all = [...items.values()].map((text) => JSON.parse(text) as EndedConnection);
+    const byTime = all.sort((a, b) => a.at - b.at || (a.connection.id < b.connection.id ? -1 : 1));
+    return { items: byTime.slice(0, MAX_ENDED), dropped };
   }
 
   async record(upgradeId: string): Promise<readonly RecordEntry[]> {

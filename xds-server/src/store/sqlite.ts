@@ -1,11 +1,11 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { type RecordEntry, SluiceError, TERMINAL_PHASES } from '@sluice/contract';
+import { type EndedConnection, MAX_ENDED, type RecordEntry, SluiceError, TERMINAL_PHASES } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
-import type { AgentRow, Store, Stored } from './store.ts';
+import type { AgentRow, Ended, Store, Stored } from './store.ts';
 
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
 const SCHEMA = `
   CREATE TABLE agents (proxy TEXT NOT NULL, slot TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (proxy, slot)) STRICT;
   CREATE TABLE upgrades (
@@ -18,6 +18,16 @@ const SCHEMA = `
     PRIMARY KEY (upgrade_id, seq)
   ) STRICT;
 `;
+/** What each schema version added, from the second on. */
+const STEPS: readonly string[] = [
+  `CREATE TABLE ended (
+    upgrade_id TEXT NOT NULL REFERENCES upgrades (id) ON DELETE CASCADE, epoch INTEGER NOT NULL, connection TEXT NOT NULL,
+    at INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (upgrade_id, epoch, connection)
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE ended_dropped (
+    upgrade_id TEXT PRIMARY KEY REFERENCES upgrades (id) ON DELETE CASCADE, dropped INTEGER NOT NULL
+  ) STRICT;`,
+];
 
 /** The store in one SQLite file, which is made when absent. One controller uses it at a time. */
 export class SqliteStore implements Store {
@@ -40,15 +50,16 @@ export class SqliteStore implements Store {
   #migrate(file: string): void {
     const found = (this.#db.prepare('PRAGMA user_version').get() as { user_version: number }).user_version;
     if (found === SCHEMA_VERSION) return;
-    if (found !== 0) {
+    if (found > SCHEMA_VERSION) {
       this.#db.close();
       throw new SluiceError(
         'CONFIG_INVALID',
-        `state file ${file}: expected schema version ${SCHEMA_VERSION}, found ${found}`,
+        `state file ${file}: expected schema version ${SCHEMA_VERSION} or older, found ${found}`,
         { hint: 'use the Sluice that wrote it, or another state file' },
       );
     }
-    this.#transaction(() => this.#db.exec(`${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION};`));
+    const missing = found === 0 ? [SCHEMA, ...STEPS] : STEPS.slice(found - 1);
+    this.#transaction(() => this.#db.exec(`${missing.join('\n')} PRAGMA user_version = ${SCHEMA_VERSION};`));
   }
 
   async agents(): Promise<readonly AgentRow[]> {
@@ -124,6 +135,35 @@ export class SqliteStore implements Store {
       ...TERMINAL_PHASES,
       keep,
     );
+  }
+
+  async appendEnded(upgradeId: string, items: readonly EndedConnection[], dropped: number): Promise<void> {
+    this.#transaction(() => {
+      for (const item of items) {
+        const { epoch, id } = item.connection;
+        this.#run(
+          'INSERT OR REPLACE INTO ended (upgrade_id, epoch, connection, at, body) VALUES (?, ?, ?, ?, ?)',
+          upgradeId,
+          epoch,
+          id,
+          Math.floor(item.at),
+          JSON.stringify(item),
+        );
+      }
+      if (dropped > 0) {
+        this.#run('INSERT OR REPLACE INTO ended_dropped (upgrade_id, dropped) VALUES (?, ?)', upgradeId, dropped);
+      }
+    });
+  }
+
+  async ended(upgradeId: string): Promise<Ended> {
+    const items = this.#all(
+      'SELECT body FROM ended WHERE upgrade_id = ? ORDER BY at, connection LIMIT ?',
+      upgradeId,
+      MAX_ENDED,
+    ).map((row) => JSON.parse(row.body as string) as EndedConnection);
+    const [row] = this.#all('SELECT dropped FROM ended_dropped WHERE upgrade_id = ?', upgradeId);
+    return { items, dropped: Number(row?.dropped ?? 0) };
   }
 
   async record(upgradeId: string): Promise<readonly RecordEntry[]> {

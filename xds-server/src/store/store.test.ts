@@ -49,6 +49,6 @@ describe('SqliteStore', () => {
     const db = new DatabaseSync(file);
     db.exec('PRAGMA user_version = 99');
     db.close();
-    expect(() => new SqliteStore(file)).toThrow(/expected schema version 1, found 99/);
+    expect(() => new SqliteStore(file)).toThrow(/expected schema version 2 or older, found 99/);
   });
 });

@@ -1,4 +1,4 @@
-import type { EpochStatus, RecordEntry } from '@sluice/contract';
+import type { EndedConnection, EpochStatus, RecordEntry } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
 
 /** What is remembered of one agent slot of one proxy, so that a restarted controller knows whom to expect. */
@@ -15,6 +15,11 @@ export interface AgentRow {
 export interface Stored {
   readonly state: UpgradeState;
   readonly version: string;
+}
+
+export interface Ended {
+  readonly items: readonly EndedConnection[];
+  readonly dropped: number;
 }
 
 /**
@@ -35,6 +40,11 @@ export interface Store {
   updateUpgrade(state: UpgradeState, expected: string, entries: readonly RecordEntry[]): Promise<Stored>;
   /** Removes the oldest ended upgrades of a proxy, with their records, so that `keep` are left. */
   prune(proxy: string, keep: number): Promise<void>;
+  /** Keeps how connections ended; one that is kept already is kept once. `dropped`: so many more, in all. */
+  appendEnded(upgradeId: string, items: readonly EndedConnection[], dropped: number): Promise<void>;
+  /** By time, MAX_ENDED at most. */
+  ended(upgradeId: string): Promise<Ended>;
+
   /** By seq. */
   record(upgradeId: string): Promise<readonly RecordEntry[]>;
 

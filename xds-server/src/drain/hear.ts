@@ -1,0 +1,49 @@
+import type { AgentMessage } from '@sluice/contract';
+import type { Store } from '../store/store.ts';
+import type { Driver } from './driver.ts';
+
+/** Hands what concerns upgrades among an agent's messages to the upgrade that it is about. */
+export async function hear(
+  { driver, store }: { readonly driver: Driver; readonly store: Store },
+  proxy: string,
+  slot: string,
+  message: AgentMessage,
+): Promise<void> {
+  switch (message.type) {
+    case 'epochs':
+      return driver.epochsChanged(proxy, slot, false);
+    case 'preflight':
+    case 'serving':
+    case 'failed': {
+      const id = driver.owner(proxy, message.upgradeId);
+      if (id !== undefined) await driver.event(id, message);
+      return driver.giveTurns(proxy);
+    }
+    case 'orderApplied': {
+      const id = driver.owner(proxy, message.upgradeId);
+      if (id !== undefined) await driver.event(id, message);
+      return;
+    }
+    case 'verdict':
+    case 'reset': {
+      const id = driver.owner(proxy, message.upgradeId, message.epoch);
+      if (id === undefined) return;
+      await driver.event(id, message.type === 'reset' ? { ...message, type: 'resetDone' } : message);
+      return;
+    }
+    case 'ended': {
+      const id =
+        driver.owner(proxy, message.upgradeId, message.epoch) ?? (await past(driver, proxy, message.upgradeId));
+      if (id !== undefined) await store.appendEnded(id, message.items, message.dropped);
+      return;
+    }
+    default:
+      return;
+  }
+}
+
+/** The last ends of an upgrade may come when it is over already: its agent was away meanwhile. */
+async function past(driver: Driver, proxy: string, upgradeId: string): Promise<string | undefined> {
+  const state = upgradeId === '' ? undefined : await driver.find(upgradeId);
+  return state?.proxy === proxy ? state.id : undefined;
+}

@@ -178,6 +178,12 @@ export type ControllerMessage =
     }
   | { readonly type: 'abort'; readonly upgradeId: string }
   | { readonly type: 'connections'; readonly requestId: string; readonly epoch?: number; readonly limit: number }
-  | { readonly type: 'check'; readonly requestId: string; readonly target: UpgradeTarget }
+  /** `policy`: what the notes of the answer are told for; the agent's own when absent. */
+  | {
+      readonly type: 'check';
+      readonly requestId: string;
+      readonly target: UpgradeTarget;
+      readonly policy?: DrainPolicy;
+    }
   /** The proxy ACKed a listener change: look for listen sockets to keep now. */
   | { readonly type: 'listenersChanged'; readonly epoch: number };

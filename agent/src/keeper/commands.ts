@@ -1,4 +1,14 @@
-import { type ControllerMessage, MAX_HELD, toSluiceError } from '@sluice/contract';
+import {
+  type ControllerMessage,
+  completePolicy,
+  type DrainPolicy,
+  MAX_HELD,
+  type MethodName,
+  type PlanNote,
+  toSluiceError,
+} from '@sluice/contract';
+import { planNotes } from '../preflight/notes.ts';
+import { readPlanFacts } from '../preflight/notes-read.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
@@ -22,8 +32,9 @@ export function commandHandler(
         return send({ type: 'preflight', upgradeId, ...result });
       }
       case 'check': {
-        const { ok, checks } = await upgrades.check(message.target);
-        return send({ type: 'checked', requestId: message.requestId, ok, checks });
+        const { ok, checks, method } = await upgrades.check(message.target);
+        const notes = await notesFor(context, message.policy, method);
+        return send({ type: 'checked', requestId: message.requestId, ok, checks, notes });
       }
       case 'start':
         return upgrades.start(message);
@@ -59,6 +70,18 @@ export function commandHandler(
       log('warn', 'command refused', { command: message.type, code: error.code, error: error.message });
     });
   };
+}
+
+/** What two live epochs would mean; nothing where none serves. */
+async function notesFor(
+  { registry, config, now }: KeeperContext,
+  policy: DrainPolicy | undefined,
+  method: MethodName | undefined,
+): Promise<PlanNote[]> {
+  const serving = registry.serving();
+  if (serving === undefined) return [];
+  const meant = completePolicy(policy ?? config.policy);
+  return planNotes(await readPlanFacts(registry, serving, { policy: meant, method, now: now() }), meant);
 }
 
 export async function listConnections(

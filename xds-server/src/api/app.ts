@@ -52,6 +52,7 @@ const text = z.string().min(1).max(4_096);
 const method = z.enum(METHOD_WISHES).optional();
 const target = z.strictObject({ to: text, bootstrap: text.optional(), method });
 const create = target.extend({ proxy: text, policy: z.unknown().optional(), slot: text.optional() });
+const checkBody = target.extend({ policy: z.unknown().optional() });
 const byWhom = z.strictObject({ by: text.optional() }).nullish();
 const reset = z.strictObject({ override: z.strictObject({ by: text, reason: text }).optional() }).nullish();
 const connectionsQuery = z.strictObject({
@@ -96,7 +97,7 @@ export function createApp(parts: AppParts): FastifyInstance {
         return connections(params.proxy, epoch, limit);
       });
       api.get<Named>('/proxies/:proxy/explain', async ({ params }) => explain(params.proxy));
-      api.post<Named>('/proxies/:proxy/check', async ({ params, body }) => check(params.proxy, read(target, body)));
+      api.post<Named>('/proxies/:proxy/check', async ({ params, body }) => check(params.proxy, read(checkBody, body)));
 
       api.get('/upgrades', async () => {
         const stored = await store.upgrades({ limit: MAX_UPGRADES });
@@ -187,12 +188,18 @@ export function createApp(parts: AppParts): FastifyInstance {
     };
   }
 
-  async function check(proxy: string, wish: Wish): Promise<CheckView> {
+  async function check(proxy: string, wish: Wish & { readonly policy?: unknown }): Promise<CheckView> {
+    const policy = parsePolicy(wish.policy, parts.policy);
     const there = agents.require(proxy);
     const slot = agents.choose(proxy, wish.to) ?? there[0]?.slot;
     const agent = there.find((one) => one.slot === slot) as AgentEntry;
     const target = targetOf(wish);
-    const answer = await ask(agent, CHECK_MS, 'the check', (requestId) => ({ type: 'check', requestId, target }));
+    const answer = await ask(agent, CHECK_MS, 'the check', (requestId) => ({
+      type: 'check',
+      requestId,
+      target,
+      policy,
+    }));
     if (answer.type !== 'checked') throw new SluiceError('INTERNAL', `the agent answered ${answer.type} to a check`);
     return { proxy, ok: answer.ok, checks: answer.checks, ...(answer.notes && { notes: answer.notes }) };
   }

@@ -112,6 +112,26 @@ test('datagrams pass untouched, the descriptor with them, and a dup of it is kep
   kept.closeAll();
 });
 
+test('listeners are stopped by the way that the caller has, and by the relayed request when that fails', async () => {
+  for (const fails of [false, true]) {
+    const { parent: p, child: c, options } = fakes();
+    const [parent, child] = [p(), c()];
+    let stopped = 0;
+    const stopListeners = async () => {
+      stopped++;
+      if (fails) throw new Error('admin is silent');
+    };
+    const handover = await relayHandover({ ...options, stopListeners });
+    child.send(encodeRequest('drainListeners'));
+    await handover.drainRequested;
+    if (fails) expect(kind(await parent.receive())).toBe('drainListeners');
+    child.send(encodeRequest('terminate'));
+    await handover.independent;
+    expect(receive(parent.fd)).toBeUndefined();
+    expect(stopped).toBe(1);
+  }
+});
+
 test('what a build does not know is relayed both ways and told of', async () => {
   const { parent: p, child: c, options } = fakes();
   const [parent, child] = [p(), c()];

@@ -41,7 +41,7 @@ class Session implements Handover {
   readonly independent: Promise<{ at: number }>;
   readonly passed: Passed[] = [];
   originalStartSeconds: number | undefined;
-  readonly #options: HandoverOptions & Partial<Pick<RelayOptions, 'shutdownAdmin'>>;
+  readonly #options: HandoverOptions & Partial<Pick<RelayOptions, 'shutdownAdmin' | 'stopListeners'>>;
   readonly #child: Party;
   readonly #drain = Promise.withResolvers<{ at: number }>();
   readonly #end = Promise.withResolvers<{ at: number }>();
@@ -142,7 +142,7 @@ class Session implements Handover {
         this.#succeed();
         return;
       case 'drainListeners':
-        this.#forward(undefined, datagrams);
+        void this.#stopParent(datagrams);
         this.#served();
         return;
       case 'shutdownAdmin':
@@ -164,6 +164,22 @@ class Session implements Handover {
     this.#pending = expects;
     if (this.#back === undefined) this.#answerPending();
     else for (const datagram of datagrams) this.#back?.send(datagram);
+  }
+
+  /** The parent's listeners stop: by the caller's own way, or, where there is none or it fails, by the child's request. */
+  async #stopParent(datagrams: readonly Buffer[]): Promise<void> {
+    const { stopListeners } = this.#options;
+    if (stopListeners !== undefined && this.#back !== undefined) {
+      try {
+        await stopListeners();
+        return;
+      } catch (error) {
+        this.#options.log?.('hot restart: listeners not stopped by admin, DrainListeners is relayed', {
+          error: String(error),
+        });
+      }
+    }
+    if (!this.#closed) this.#forward(undefined, datagrams);
   }
 
   #answerPending(): void {

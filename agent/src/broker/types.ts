@@ -61,6 +61,12 @@ export interface RelayOptions extends HandoverOptions {
    * an admin address of its own. Default `relay`.
    */
   readonly shutdownAdmin?: 'relay' | 'answer';
+  /**
+   * Stops the parent's listeners in the place of DrainListeners, which would also start Envoy's own drain: that one says
+   * `Connection: close` by chance, per answer, and to every answer after --drain-time-s, whatever the pace of ours. When it
+   * rejects, DrainListeners is relayed.
+   */
+  readonly stopListeners?: () => Promise<unknown>;
   /** For `answer` and for a parent that is gone: start of the first epoch, in Unix seconds. Default: now. */
   readonly originalStartSeconds?: number;
 }

@@ -47,7 +47,10 @@ export type Predecessor =
       readonly kind: 'live';
       readonly party: Party;
       readonly number: number;
-      readonly ownAdmin: boolean /** Start of the line of epochs, ms: `uptime_all_epochs` counts from it. */;
+      readonly ownAdmin: boolean;
+      /** Stops its listeners without its own drain; rejects when it can not be reached. */
+      readonly stopListeners?: () => Promise<unknown>;
+      /** Start of the line of epochs, ms: `uptime_all_epochs` counts from it. */
       readonly originalStart?: number;
     }
   /** The last one crashed; its listen sockets are kept. */
@@ -136,6 +139,7 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
         parent: predecessor.party,
         child,
         shutdownAdmin: predecessor.ownAdmin ? 'answer' : 'relay',
+        ...(predecessor.stopListeners && { stopListeners: predecessor.stopListeners }),
         ...(predecessor.originalStart !== undefined && {
           originalStartSeconds: Math.floor(predecessor.originalStart / 1_000),
         }),

@@ -21,6 +21,9 @@ export const hotRestart: HandoverMethod = {
       number: old.number,
       // With an admin address of its own per epoch nobody has to close one; a fixed one must pass on.
       originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
+      // drain_listeners without `graceful`: they stop, and nobody is told; that is for the drain (source/server/admin,
+      // listeners_handler.cc).
+      stopListeners: () => old.admin.post('/drain_listeners'),
       ownAdmin: old.meta.adminAddress.startsWith('/') && start.plan.adminAddress !== old.meta.adminAddress,
     };
     return bringUp({ ...start, predecessor });

@@ -16,12 +16,17 @@ import { withStats } from './stats.ts';
 import { serviceExtension } from './wasm.ts';
 
 /**
- * Off, because 1.40's own drain resets WebSockets (envoy-facts, measured). Not set where it does not exist: an unknown
- * guard is logged by 1.36 to 1.39 as an Envoy bug with a stack trace, and may become an invalid configuration.
+ * Off, because 1.40's own drain resets WebSockets (envoy-facts, measured), and because its admin's drain_listeners tells
+ * every connection to leave, whatever the pace of ours (measured). Not set where they do not exist: an unknown guard is
+ * logged by 1.36 to 1.39 as an Envoy bug with a stack trace, and may become an invalid configuration.
  */
-const CONNECTION_EVENT_DRAIN = 'envoy.reloadable_features.use_connection_event_drain';
+const OWN_DRAIN = {
+  'envoy.reloadable_features.use_connection_event_drain': 'a drain resets WebSockets',
+  'envoy.reloadable_features.non_graceful_drain_notifies_connections':
+    'a handover tells all connections to leave at once',
+};
 
-function hasConnectionEventDrain(version: string): boolean {
+function hasOwnDrain(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   return major > 1 || (major === 1 && minor >= 40);
 }
@@ -35,7 +40,7 @@ export function withBootstrapPresets(bootstrap: Json, environment: PresetEnviron
     const admin = isObject(value.admin) ? value.admin : {};
     value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
   }
-  if (hasConnectionEventDrain(environment.envoyVersion)) value = withRuntime(value, warnings);
+  if (hasOwnDrain(environment.envoyVersion)) value = withRuntime(value, warnings);
   value = withPressure(value, environment, warnings);
   value = withStats(value, warnings);
   if (environment.wasmPath !== undefined) value = withService(value, environment.wasmPath);
@@ -82,14 +87,15 @@ function withRuntime(bootstrap: Json, warnings: string[]): Json {
   const runtime = field(bootstrap, 'layered_runtime');
   const layers = isObject(runtime) ? objects(runtime.layers) : [{ name: 'admin', admin_layer: {} }];
   const theirs = layers.filter((l) => l.name !== 'sluice');
-  if (theirs.some((l) => isSetTrue(field(l, 'static_layer'), CONNECTION_EVENT_DRAIN.split('.')))) {
-    warnings.push(`layered_runtime: ${CONNECTION_EVENT_DRAIN} is kept on: a drain resets WebSockets`);
+  for (const [guard, so] of Object.entries(OWN_DRAIN)) {
+    if (theirs.some((l) => isSetTrue(field(l, 'static_layer'), guard.split('.')))) {
+      warnings.push(`layered_runtime: ${guard} is kept on: ${so}`);
+    }
   }
   if (theirs.length < layers.length) return bootstrap;
   // First = weakest: a user's own layer wins.
-  return withField(bootstrap, 'layered_runtime', {
-    layers: [{ name: 'sluice', static_layer: { [CONNECTION_EVENT_DRAIN]: false } }, ...layers],
-  });
+  const off = Object.fromEntries(Object.keys(OWN_DRAIN).map((guard) => [guard, false]));
+  return withField(bootstrap, 'layered_runtime', { layers: [{ name: 'sluice', static_layer: off }, ...layers] });
 }
 
 /** A runtime key may be written whole or as nested objects. */

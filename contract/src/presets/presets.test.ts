@@ -187,10 +187,12 @@ describe('withBootstrapPresets', () => {
     );
   });
 
-  it('names the runtime guard only to an Envoy that has it', () => {
+  it('names the runtime guards only to an Envoy that has it', () => {
     const of = (envoyVersion: string) => JSON.stringify(withBootstrapPresets({}, { ...env, envoyVersion }).value);
-    expect(of('1.39.3')).not.toContain('use_connection_event_drain');
-    expect(of('1.40.0')).toContain('use_connection_event_drain');
+    for (const guard of ['use_connection_event_drain', 'non_graceful_drain_notifies_connections']) {
+      expect(of('1.39.3')).not.toContain(guard);
+      expect(of('1.40.0')).toContain(guard);
+    }
   });
 
   it('puts no filter into an Envoy that can not run one', () => {

@@ -245,6 +245,36 @@ test('check exits by the first check that failed', async () => {
   expect(out).toContain('memory   FAILED   3 MB     free some');
 });
 
+test('plan shows the checks, the method and the notes, and sends the policy', async () => {
+  const checks = [
+    { name: 'binary', ok: true, found: '1.40.0' },
+    { name: 'method', ok: true, found: 'reuse-port: as asked for' },
+  ];
+  const notes = [
+    { about: 'circuit-breakers', level: 'warn', text: 'cluster up: 100 in each epoch' },
+    { about: 'memory', level: 'info', text: '60 MiB\u001b[2J' },
+  ];
+  routes['POST /api/v1/proxies/edge/check'] = { body: { proxy: 'edge', ok: true, checks, notes } };
+  writeFileSync(join(folder, 'policy.yaml'), 'maxDrainMs: 1000\n');
+  const asked = ['plan', 'edge', '--to', '1.40.0', '--method', 'reuse-port', '--policy', join(folder, 'policy.yaml')];
+  const { exit, out } = await run(...asked);
+  expect(exit).toBe(0);
+  expect(requests[0]?.body).toEqual({ to: '1.40.0', method: 'reuse-port', policy: { maxDrainMs: 1000 } });
+  expect(out).toContain('the upgrade of edge to 1.40.0 can be done by reuse-port: as asked for');
+  expect(out).toContain('! circuit-breakers: cluster up: 100 in each epoch');
+  expect(out).toContain('  memory: 60 MiB?[2J');
+  expect(JSON.parse((await run(...asked, '-o', 'json')).out).notes).toHaveLength(2);
+  expect((await run('plan', 'edge', '--to', 'x', '--method', 'magic')).exit).toBe(2);
+});
+
+test('a plan that can not be done says so and exits as the check does', async () => {
+  const checks = [{ name: 'method', ok: false, found: 'no method can', code: 'SLUICE_PREFLIGHT_METHOD', hint: 'mend' }];
+  routes['POST /api/v1/proxies/edge/check'] = { body: { proxy: 'edge', ok: false, checks } };
+  const { exit, out } = await run('plan', 'edge', '--to', 'x');
+  expect(exit).toBe(6);
+  expect(out).toContain('can not be done: 1 of 1 checks failed');
+});
+
 test('reset, abort and rollback find the upgrade by its proxy; an override needs a reason', async () => {
   routes['GET /api/v1/upgrades'] = {
     body: { items: [upgrade({ id: 'u0', phase: 'Done', createdAt: NOW + 1 }), upgrade()] },
@@ -381,6 +411,7 @@ test('durations are read and written', () => {
   expect([0, 999, 61_000, 3_600_000, 90_000_000].map(formatSpan)).toEqual(['0ms', '999ms', '1m1s', '1h', '1d1h']);
 });
 
+// A table that is behind: node --conditions=sluice-source cli/scripts/docs.ts
 test('docs/cli.md names every command and every exit code with its errors', () => {
   const text = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8');
   for (const { exit, codes } of exitCodeRows()) {

@@ -8,6 +8,7 @@ import { connectionsCommand } from './commands/connections.ts';
 import { controllerCommand } from './commands/controller.ts';
 import { explainCommand } from './commands/explain.ts';
 import { getCommand } from './commands/get.ts';
+import { planCommand } from './commands/plan.ts';
 import { resetCommand } from './commands/reset.ts';
 import { rollbackCommand } from './commands/rollback.ts';
 import { upgradeCommand } from './commands/upgrade.ts';
@@ -31,6 +32,7 @@ export function buildProgram(plan: Plan, name = 'sluice'): Command {
     getCommand,
     explainCommand,
     connectionsCommand,
+    planCommand,
     checkCommand,
     abortCommand,
     rollbackCommand,

@@ -1,17 +1,13 @@
-import { type PolicyPatch, parsePolicy } from '@sluice/contract';
 import { Command } from 'commander';
-import { readObject } from '../lib/files.ts';
 import { followUpgrade } from '../lib/follow.ts';
 import { print } from '../lib/io.ts';
 import { client, controllerOption, timeoutOption } from '../lib/options.ts';
 import { type Format, outputOption } from '../lib/output.ts';
+import { policyOption, readPolicy, type TargetOptions, target, targetOptions } from '../lib/target.ts';
 import type { Plan } from '../program.ts';
 import { printUpgrade } from '../view/upgrade.ts';
-import { target } from './check.ts';
 
-interface Options {
-  readonly to: string;
-  readonly bootstrap?: string;
+interface Options extends TargetOptions {
   readonly policy?: string;
   readonly slot?: string;
   readonly wait?: boolean;
@@ -21,12 +17,10 @@ interface Options {
 }
 
 export function upgradeCommand(plan: Plan): Command {
-  return new Command('upgrade')
-    .description('upgrade a proxy to another Envoy, by a new epoch')
-    .argument('<proxy>')
-    .requiredOption('--to <version>', 'Envoy version, or path of a binary where the agent runs')
-    .option('--bootstrap <file>', 'another bootstrap, where the agent runs')
-    .option('--policy <file>', 'drain policy to lay over the default, YAML or JSON')
+  return targetOptions(
+    new Command('upgrade').description('upgrade a proxy to another Envoy, by a new epoch').argument('<proxy>'),
+  )
+    .addOption(policyOption())
     .option('--slot <slot>', 'whose agent starts the new epoch (default: chosen by the controller)')
     .option('--wait', 'until it has ended')
     .addOption(timeoutOption('30m'))
@@ -34,7 +28,7 @@ export function upgradeCommand(plan: Plan): Command {
     .addOption(outputOption())
     .action((proxy: string, options: Options) =>
       plan(async (io) => {
-        const policy = options.policy === undefined ? undefined : await readPolicy(options.policy);
+        const policy = await readPolicy(options.policy);
         const api = client(options);
         const upgrade = await api.create({
           proxy,
@@ -49,11 +43,4 @@ export function upgradeCommand(plan: Plan): Command {
         return 0;
       }),
     );
-}
-
-/** Checked here too, so that a misspelt field is told before anything is sent. */
-async function readPolicy(file: string): Promise<PolicyPatch> {
-  const patch = await readObject(file, '--policy');
-  parsePolicy(patch);
-  return patch as PolicyPatch;
 }

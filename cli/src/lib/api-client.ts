@@ -3,9 +3,11 @@ import {
   type CheckView,
   type ConnectionsView,
   type CreateUpgrade,
+  type EndedView,
   type ExplainView,
   isTerminal,
   NdjsonDecoder,
+  type PolicyPatch,
   type ProxyView,
   type ResetRequest,
   SluiceError,
@@ -51,8 +53,14 @@ export class ApiClient {
   explain(proxy: string): Promise<ExplainView> {
     return this.#call('GET', `/proxies/${encodeURIComponent(proxy)}/explain`);
   }
-  check(proxy: string, target: UpgradeTarget): Promise<CheckView> {
-    return this.#call('POST', `/proxies/${encodeURIComponent(proxy)}/check`, target, CHECK_MS);
+  /** `policy`: what the plan's notes are told for; the controller's own when absent. */
+  check(proxy: string, target: UpgradeTarget, policy?: PolicyPatch): Promise<CheckView> {
+    const body = { ...target, ...(policy !== undefined && { policy }) };
+    return this.#call('POST', `/proxies/${encodeURIComponent(proxy)}/check`, body, CHECK_MS);
+  }
+  /** How the connections of its old epoch ended. */
+  ended(id: string): Promise<EndedView> {
+    return this.#call('GET', `/upgrades/${encodeURIComponent(id)}/connections`);
   }
   async upgrades(): Promise<readonly UpgradeView[]> {
     return (await this.#call<{ items: readonly UpgradeView[] }>('GET', '/upgrades')).items;

@@ -1,11 +1,11 @@
 import type { CheckResult } from '@sluice/contract';
 import { Command } from 'commander';
-import { exitOf } from '../../lib/failure.ts';
+import { exitOfChecks } from '../../lib/checks.ts';
 import { print } from '../../lib/io.ts';
 import { callAgent } from '../../lib/local-client.ts';
 import { dirOption, needDir, whole } from '../../lib/options.ts';
+import { type TargetOptions, target, targetOptions } from '../../lib/target.ts';
 import type { Plan } from '../../program.ts';
-import { target } from '../check.ts';
 import { overrideOf } from '../reset.ts';
 
 /** A check runs before the answer. */
@@ -13,18 +13,14 @@ const UPGRADE_MS = 120_000;
 
 /** Orders to an agent that has no controller; one that has refuses them. */
 export function localUpgrade(plan: Plan): Command {
-  return new Command('upgrade')
-    .description('upgrade by this agent alone')
-    .requiredOption('--to <version>', 'Envoy version, or path of a binary')
-    .option('--bootstrap <file>', 'another bootstrap')
+  return targetOptions(new Command('upgrade').description('upgrade by this agent alone'))
     .addOption(dirOption())
-    .action((options: { to: string; bootstrap?: string; dir?: string }) =>
+    .action((options: TargetOptions & { dir?: string }) =>
       plan(async (io) => {
         const body = target(options);
         const answer = await callAgent(needDir(options), 'POST', '/v1/upgrade', { body, timeoutMs: UPGRADE_MS });
         print(io, JSON.stringify(answer, null, 2));
-        const { ok, checks } = answer as { ok?: boolean; checks?: readonly CheckResult[] };
-        return ok === false ? exitOf(checks?.find((c) => !c.ok)?.code ?? 'PREFLIGHT_BINARY') : 0;
+        return exitOfChecks(answer as { ok?: boolean; checks?: readonly CheckResult[] });
       }),
     );
 }

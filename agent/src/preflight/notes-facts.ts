@@ -54,11 +54,15 @@ const GLOBAL = [
   'network.ratelimit.v3.RateLimit',
   'http.rate_limit_quota.v3.RateLimitQuotaFilterConfig',
 ];
+/** Clusters of the presets: nobody's traffic. */
+const OURS = /^sluice_/;
 const DOWNSTREAM_TLS = 'envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext';
 
 /** `dumps`: the answers to /config_dump?resource=static_clusters and dynamic_active_clusters. */
 export function clusterFacts(dumps: readonly unknown[]): ClusterFacts {
-  const clusters = configs(dumps).map((one) => object(one.cluster));
+  const clusters = configs(dumps)
+    .map((one) => object(one.cluster))
+    .filter((one) => !OURS.test(nameOf(one)));
   return {
     total: clusters.length,
     breakers: clusters.flatMap(breakersOf),
@@ -88,8 +92,9 @@ export function listenerFacts(dumps: readonly unknown[]): ListenerFacts {
 
 /** Sum of cluster.*.upstream_cx_active; undefined where the stats are left out. */
 export function upstreamConnections(stats: string): number | undefined {
-  const found = [...stats.matchAll(/^cluster\..*\.upstream_cx_active: (\d+)$/gm)];
-  return found.length === 0 ? undefined : found.reduce((sum, [, n]) => sum + Number(n), 0);
+  const found = [...stats.matchAll(/^cluster\.(.*)\.upstream_cx_active: (\d+)$/gm)];
+  if (found.length === 0) return undefined;
+  return found.reduce((sum, [, name = '', n]) => sum + (OURS.test(name) ? 0 : Number(n)), 0);
 }
 
 function breakersOf(cluster: Json): Breakers[] {

@@ -59,10 +59,8 @@ function breakerNotes({ clusters }: PlanFacts): PlanNote[] {
   const about = 'circuit-breakers';
   const texts = clusters.breakers.map(({ cluster, priority, limits }) => {
     const high = priority === 'high' ? ' (priority high)' : '';
-    const each = Object.entries(limits).map(
-      ([name, n]) => `${name} ${n} in each epoch, so up to ${2 * n} while both live`,
-    );
-    return `cluster ${cluster}${high}: ${each.join('; ')}`;
+    const each = Object.entries(limits).map(([name, n]) => `${name} ${n} (up to ${2 * n} while both live)`);
+    return `cluster ${cluster}${high}: ${each.join(', ')} in each epoch`;
   });
   const set = new Set(clusters.breakers.map(({ cluster }) => cluster));
   const rest = clusters.total - set.size;
@@ -181,8 +179,8 @@ function drainNotes({ open, connections, marks, drain }: PlanFacts, policy: Drai
     const { perSecond } = policy.pacing;
     const lasts =
       perSecond === 0
-        ? 'are told to leave at once'
-        : `are told to leave at ${perSecond} a second: the last one after ${span((total / perSecond) * 1_000)} at the earliest`;
+        ? 'told to leave at once'
+        : `told to leave at ${perSecond} a second: the last one after ${span((total / perSecond) * 1_000)} at the earliest`;
     const grace = `a silent HTTP/1 connection has ${span(policy.http1.silentIdleGraceMs)} from then`;
     const limit =
       policy.maxDrainMs === 0

@@ -4,7 +4,7 @@ import type { Phase } from './phases.ts';
 import type { PlanNote } from './plan.ts';
 import type { DrainPolicy, PolicyPatch } from './policy.ts';
 import type { EndedConnection, EndedCount } from './record.ts';
-import type { Estimate, HeldConnection, Verdict, Witness } from './verdict.ts';
+import type { EpochCost, Estimate, HeldConnection, PacingProgress, Verdict, Witness } from './verdict.ts';
 
 /**
  * What the controller's HTTP API answers, under API_PREFIX. Times are epoch milliseconds. Lists come as `{items: [...]}`.
@@ -130,6 +130,14 @@ export interface ExplainItem {
   /** When something changes by itself next, if known. */
   readonly nextChangeAt?: number;
   readonly deadlineAt?: number;
+  /** When the drain will be over, and how far the telling has come. */
+  readonly estimate?: Estimate;
+  readonly pacing?: PacingProgress;
+  /** What the old epoch costs while it lingers, and the policy that bounds it. */
+  readonly cost?: EpochCost;
+  readonly policy?: DrainPolicy;
+  /** The limit that it is over. */
+  readonly limit?: 'time' | 'memory';
   readonly hint: string;
 }
 

@@ -198,14 +198,16 @@ function drainNotes({ open, connections, marks, drain }: PlanFacts, policy: Drai
   }
   if (policy.rules.length > 0 && connections !== undefined)
     notes.push({ about, level: 'info', text: rulesText(connections, policy) });
-  if (needsMarks(policy) && !marks) {
-    notes.push({
-      about,
-      level: 'warn',
-      text: 'policy chooses among connections (nudge: false, or the idlest first), which this epoch can not: all HTTP connections are told to leave, the oldest first',
-    });
-  }
+  if (needsMarks(policy) && !marks) notes.push({ about, level: 'warn', text: cannotChoose(policy) });
   return notes;
+}
+
+/** As paceMode decides it. */
+function cannotChoose({ rules }: DrainPolicy): string {
+  const some = rules.find(({ nudge }) => nudge === false);
+  return some === undefined
+    ? 'policy tells the idlest first, which needs a choice that this epoch can not make: the oldest are told first'
+    : `rule ${some.name} leaves some alone, and this epoch can only tell all of them: nobody is told to leave`;
 }
 
 function rulesText(connections: readonly Connection[], policy: DrainPolicy): string {

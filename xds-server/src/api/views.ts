@@ -1,12 +1,14 @@
-import type {
-  AgentView,
-  Connection,
-  ExplainItem,
-  HeldConnection,
-  ProxyView,
-  RecordEntry,
-  UpgradeView,
-  XdsTypeView,
+import {
+  type AgentView,
+  type Connection,
+  DEFAULT_RULE,
+  type DrainPolicy,
+  type ExplainItem,
+  type HeldConnection,
+  type ProxyView,
+  type RecordEntry,
+  type UpgradeView,
+  type XdsTypeView,
 } from '@sluice/contract';
 import { deadlineOf } from '../drain/machine.ts';
 import type { UpgradeState } from '../drain/state.ts';
@@ -113,6 +115,11 @@ export function explainItem(state: UpgradeState, agentThere: boolean, now: numbe
     witnesses: verdict?.witnesses ?? [],
     nextChangeAt: moments.length === 0 ? undefined : Math.min(...moments),
     deadlineAt,
+    estimate: verdict?.estimate,
+    pacing: verdict?.pacing,
+    cost: verdict?.cost,
+    policy: state.policy,
+    limit: verdict?.limit,
     hint: hint(state, agentThere),
   });
 }
@@ -147,11 +154,13 @@ function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
   }
   if (state.orderNack !== undefined) lines.push(`Envoy refused the drain order: ${state.orderNack}`);
   if (verdict === undefined || state.resetAt !== undefined) return lines;
-  const byReason = new Map<HeldConnection['reason'], HeldConnection[]>();
+  const groups = new Map<string, [HeldConnection, ...HeldConnection[]]>();
   for (const one of verdict.held.filter((each) => each.protected)) {
-    byReason.set(one.reason, [...(byReason.get(one.reason) ?? []), one]);
+    const group = groups.get(`${one.reason}/${one.rule}`);
+    if (group === undefined) groups.set(`${one.reason}/${one.rule}`, [one]);
+    else group.push(one);
   }
-  for (const [reason, all] of byReason) lines.push(sentence(reason, all, now));
+  for (const all of groups.values()) lines.push(sentence(all, now));
   if (verdict.protected > 0 && verdict.held.length < verdict.total) {
     lines.push(`${verdict.total} connections are left, ${verdict.protected} of them protected; not all are named.`);
   }
@@ -160,18 +169,48 @@ function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
     if (witness.open === undefined)
       lines.push(`The witness ${witness.name} can not be heard: ${witness.why ?? 'silent'}.`);
   }
-  if (verdict.pastDeadline) lines.push(`The maximum drain time is over; policy says: ${state.policy.atDeadline}.`);
+  lines.push(...releasedSentences(verdict.held));
+  if (verdict.pastDeadline) lines.push(limitSentence(verdict.limit, state.policy));
   if (lines.length === 0) lines.push(`${verdict.summary}.`);
   return lines;
 }
 
-function sentence(reason: HeldConnection['reason'], all: readonly HeldConnection[], now: number): string {
+const RELEASED_TEXT: Record<NonNullable<HeldConnection['released']>, string> = {
+  policy: 'policy does not wait for it',
+  'protection-over': 'its rule protected it for a time that is over',
+  deadline: 'the maximum drain time is over',
+  memory: 'the lingering epochs hold more memory than policy allows',
+};
+
+/** Those that hold something and are not waited for, by rule and cause. */
+function releasedSentences(held: readonly HeldConnection[]): string[] {
+  const groups = new Map<string, { one: HeldConnection; count: number }>();
+  for (const one of held) {
+    if (one.released === undefined) continue;
+    const key = JSON.stringify([one.rule, one.released]);
+    groups.set(key, { one, count: (groups.get(key)?.count ?? 0) + 1 });
+  }
+  return [...groups.values()].map(({ one, count }) => {
+    const who = count === 1 ? `${one.connection.peer} (${one.connection.protocol}) is` : `${count} connections are`;
+    return `${who} not waited for, by rule ${one.rule}: ${RELEASED_TEXT[one.released as keyof typeof RELEASED_TEXT]}.`;
+  });
+}
+
+function limitSentence(limit: 'time' | 'memory' | undefined, policy: DrainPolicy): string {
+  const says = `policy says: ${policy.atDeadline}`;
+  return limit === 'memory'
+    ? `The lingering epochs hold more than policy's ${policy.memory.budgetMiB} MiB, and this is the one to give up; ${says}.`
+    : `The maximum drain time is over; ${says}.`;
+}
+
+function sentence(all: readonly [HeldConnection, ...HeldConnection[]], now: number): string {
+  const [{ reason, rule = DEFAULT_RULE }] = all;
   const names = all.slice(0, 3).map((one) => name(one.connection, now));
   const more = all.length > names.length ? ` and ${all.length - names.length} more` : '';
   const until = Math.max(...all.map((one) => one.until ?? 0));
   const left = until > now ? `, for ${Math.ceil((until - now) / 1000)} s at most` : '';
   const verb = all.length === 1 ? 'holds' : 'hold';
-  return `${names.join(', ')}${more} ${verb} ${REASON_TEXT[reason]}${left}.`;
+  return `${names.join(', ')}${more} ${verb} ${REASON_TEXT[reason]}${left}${rule === DEFAULT_RULE ? '' : ` (rule ${rule})`}.`;
 }
 
 function name(connection: Connection, now: number): string {

@@ -76,7 +76,7 @@ export const LEVERS: readonly LeverRow[] = [
     racy: true,
     evidence: {
       kind: 'measured',
-      note: 'conn_manager_impl.cc, onConnectionDurationTimeout, `!codec_`; hence nothing younger than a second is told',
+      note: 'conn_manager_impl.cc, onConnectionDurationTimeout, `!codec_`; hence nothing younger than two seconds is told (FRESH_MS)',
     },
   },
   {

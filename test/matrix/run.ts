@@ -1,15 +1,9 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
 import http2 from 'node:http2';
-import path from 'node:path';
 import { leverFor, type Outcome } from '@sluice/contract';
-import { envoyBinary } from '../harness/envoy-bin.ts';
-import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
-import { claimBlock } from '../harness/ports.ts';
-import { startUpstream, type UpstreamPorts } from '../harness/upstream/server.ts';
-import { identity, matrixBootstrap, TRANSPORTS, type Where } from './bootstrap.ts';
 import type { Cell } from './cells.ts';
 import { Context, type Moments, within } from './context.ts';
+import { startRig } from './rig.ts';
 
 /** Time that a silent idle connection is left alone: longer than the cells need to act after the order. */
 export const GRACE_MS = 4_000;
@@ -26,57 +20,26 @@ export interface CellResult {
 
 /** One upgrade with all cells on the old epoch. Throws when the upgrade itself does not go through. */
 export async function runMatrix(from: string, to: string, cells: readonly Cell[]): Promise<Map<string, CellResult>> {
-  const block = await claimBlock();
-  const dir = path.join(block.dir, 'run');
-  mkdirSync(dir);
-  const where = {} as Record<keyof Where, number | string>;
-  for (const transport of TRANSPORTS) {
-    where[transport] = transport === 'unix' ? path.join(block.dir, 'in.sock') : await block.port();
-  }
-  const ports: UpstreamPorts = {
-    http: await block.port(),
-    http2: await block.port(),
-    grpc: await block.port(),
-    tcp: await block.port(),
-    control: await block.port(),
-  };
-  const gates = new Gates();
-  const upstream = await startUpstream(ports, (id) => gates.of(id).promise);
-  const ids = identity();
-  const bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(matrixBootstrap(where, ports, ids)));
-  let keeper: KeeperProcess | undefined;
+  const rig = await startRig(from, { http1: { silentIdleGraceMs: GRACE_MS } });
   const contexts: Context[] = [];
   try {
-    keeper = await KeeperProcess.start({
-      proxy: 'matrix',
-      dir,
-      bootstrap,
-      envoy: await envoyBinary(from),
-      baseId: block.baseId(),
-      concurrency: 2,
-      policy: { http1: { silentIdleGraceMs: GRACE_MS } },
-    });
     const told = Promise.withResolvers<void>();
     const sessionsEnd = Promise.withResolvers<void>();
     const moments: Moments = { told: told.promise, sessionsEnd: sessionsEnd.promise };
     const results = new Map<string, Promise<Outcome>>();
     for (const { name, transport, client } of cells) {
-      const release = (id: string) => gates.of(id).resolve();
-      const context = new Context({ name, transport, moments, where, identity: ids, release });
+      const context = new Context({ name, transport, moments, ...rig });
       contexts.push(context);
       const result = client(context);
       results.set(name, result);
       // A client that fails before it is ready is found when its result is asked for.
       await within(`the client of "${name}" is ready`, Promise.race([context.ready, result]));
     }
-    const leverOf = ({ protocol, state }: Cell) => leverFor(from, protocol, state);
-    const probes = await openProbes(where.plain as number);
-    const answer = await keeper.call('POST', '/v1/upgrade', { to: await envoyBinary(to) });
-    if (answer.body.ok !== true) throw new Error(`the upgrade was refused: ${JSON.stringify(answer.body)}`);
-    await keeper.line('drain order applied');
+    const probes = await openProbes(rig.where.plain as number);
+    await rig.upgrade(to);
     await within('GOAWAY on every probe', Promise.all(probes));
     told.resolve();
+    const leverOf = ({ protocol, state }: Cell) => leverFor(from, protocol, state);
     const ended = new Map<string, Ended>();
     const settle = async (some: readonly Cell[]) => {
       for (const { name } of some) ended.set(name, await outcomeOf(results.get(name)));
@@ -86,25 +49,11 @@ export async function runMatrix(from: string, to: string, cells: readonly Cell[]
     await settle(cells.filter((cell) => cell.endsBy !== 'client' && leverOf(cell).lever === 'age-pressure'));
     sessionsEnd.resolve();
     await settle(cells.filter(({ name }) => !ended.has(name)));
-    await keeper.line('old epoch reset');
-    return gather(contexts, ended, upstream.seen);
+    await rig.keeper.line('old epoch reset');
+    return gather(contexts, ended, rig.seen);
   } finally {
     for (const context of contexts) context.close();
-    keeper?.child.kill('SIGKILL');
-    endEpochs(dir);
-    await upstream.close();
-    await block.release();
-  }
-}
-
-/** What the upstream is asked to hold, by request id, until the client lets go. */
-class Gates {
-  readonly #gates = new Map<string, PromiseWithResolvers<void>>();
-
-  of(id: string): PromiseWithResolvers<void> {
-    const gate = this.#gates.get(id) ?? Promise.withResolvers<void>();
-    this.#gates.set(id, gate);
-    return gate;
+    await rig.close();
   }
 }
 

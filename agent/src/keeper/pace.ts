@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type DrainOrder, needsMarks } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
-import { ageOfPressure, writePressure } from '../levers/pressure.ts';
+import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
 import { LoadWatch, usualLatency } from '../pacing/load.ts';
 import { Pacer } from '../pacing/pacer.ts';
 import { readDurations } from '../witnesses/durations.ts';
@@ -63,7 +63,7 @@ export async function startPacing(
       cutoff: durations.durationMs !== undefined,
       marks: complete && old.table.marks && old.meta.leave === true,
     },
-    durationMs: durations.durationMs ?? 1,
+    durationMs: durations.durationMs ?? PRESET_DURATION_MS,
     bornAt: old.meta.servingSince ?? old.meta.startedAt,
     ...(toldBefore !== undefined && { toldBefore }),
     hands: {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { pressureForCutoff, writePressure } from './pressure.ts';
+import { FRESH_MS, PRESET_DURATION_MS, pressureForAll, pressureForCutoff, writePressure } from './pressure.ts';
 
 const MONTH_MS = 2_592_000_000;
 
@@ -37,6 +37,14 @@ describe('pressureForCutoff', () => {
         );
       }),
     );
+  });
+});
+
+describe('pressureForAll', () => {
+  it('leaves fresh connections alone, also where a manager has another duration', () => {
+    expect(pressureForAll()).toBe(pressureForCutoff(FRESH_MS, PRESET_DURATION_MS));
+    expect(ageToldToLeave(pressureForAll(MONTH_MS))).toBeGreaterThan(FRESH_MS - 200);
+    expect(ageToldToLeave(pressureForAll(MONTH_MS))).toBeLessThan(FRESH_MS + 200);
   });
 });
 

@@ -1,4 +1,15 @@
 import { renameSync, writeFileSync } from 'node:fs';
+import { MAX_CONNECTION_DURATION } from '@sluice/contract/presets/index';
+
+/** What the presets set where the user has set none. */
+export const PRESET_DURATION_MS = Number.parseFloat(MAX_CONNECTION_DURATION) * 1_000;
+
+/**
+ * Nothing younger is ever told to leave. A connection on which nothing has come yet, one in its TLS handshake too, has no
+ * codec that could say a word: Envoy closes it with FIN, and its first request is lost (conn_manager_impl.cc,
+ * onConnectionDurationTimeout). An old epoch accepts no more, so all are older two seconds later.
+ */
+export const FRESH_MS = 2_000;
 
 /** Below this pressure the reduce_timeouts action is idle, at 1 it is saturated: the `scaled` trigger of the presets. */
 const SCALING_THRESHOLD = 0.1;
@@ -6,11 +17,16 @@ const SCALING_THRESHOLD = 0.1;
 /**
  * The pressure at which exactly the connections older than `ageMs` are told to leave. The action scales
  * `max_connection_duration` (durationMs) by 1 - (pressure - 0.1) / 0.9, so a connection's time is over when
- * age >= scale x duration. 0 = every connection. The scale is a float32: with 30 days its step is about 0.15 s.
+ * age >= scale x duration. 0 = every connection. The scale is a float32: with 7 days its step is about 36 ms.
  */
 export function pressureForCutoff(ageMs: number, durationMs: number): number {
   const scale = Math.min(1, Math.max(0, ageMs / durationMs));
   return SCALING_THRESHOLD + (1 - SCALING_THRESHOLD) * (1 - scale);
+}
+
+/** The pressure that tells all but the fresh ones, and each of those when it is fresh no more. */
+export function pressureForAll(durationMs = PRESET_DURATION_MS): number {
+  return pressureForCutoff(FRESH_MS, durationMs);
 }
 
 /** The age that a pressure stands for, ms; undefined: it tells nobody. The inverse of pressureForCutoff. */

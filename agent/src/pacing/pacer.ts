@@ -1,5 +1,5 @@
 import { type Connection, type DrainPolicy, type PacingProgress, treatmentOf } from '@sluice/contract';
-import { pressureForCutoff } from '../levers/pressure.ts';
+import { FRESH_MS, pressureForAll, pressureForCutoff } from '../levers/pressure.ts';
 import type { Log } from '../log.ts';
 import { adaptRate, type Load, type Rate } from './adapt.ts';
 import {
@@ -208,13 +208,13 @@ export class Pacer {
   }
 
   #tellAll(at: number): void {
-    this.#options.hands.setPressure(1);
+    this.#options.hands.setPressure(pressureForAll(this.#options.durationMs));
     this.#allToldAt = at;
     this.#done = true;
   }
 
   #cutoff(ageMs: number): void {
-    this.#options.hands.setPressure(pressureForCutoff(ageMs, this.#options.durationMs));
+    this.#options.hands.setPressure(pressureForCutoff(Math.max(ageMs, FRESH_MS), this.#options.durationMs));
   }
 
   async #adapt(at: number): Promise<void> {

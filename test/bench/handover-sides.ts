@@ -15,7 +15,9 @@ const POLICY: PolicyPatch = { http1: { silentIdleGraceMs: 5_000 }, maxDrainMs: 6
 
 /** A proxy that can be handed over again and again. */
 export interface Side {
+  /** HTTP/1, and HTTP/2 without TLS; most have both on one port. */
   readonly port: number;
+  readonly http2Port: number;
   /** Hands over; resolves when the new side has taken over, with the pid of the old one. */
   handOver(): Promise<number>;
   /** Until it is ready for the next one. */
@@ -43,6 +45,7 @@ export async function oursSide(method: MethodName): Promise<Side> {
     });
   return {
     port: stack.targets.http,
+    http2Port: stack.targets.http,
     async handOver() {
       const view = await stack.api.proxy(stack.proxy);
       const old = view.epochs.find(({ epoch }) => epoch === view.serving?.epoch);
@@ -77,6 +80,7 @@ export async function nativeSide(kind: 'bare' | 'plain'): Promise<Side> {
   let serving = await NativeEnvoy.start(VERSIONS[0], 0, options);
   return {
     port: targets.http,
+    http2Port: targets.http,
     async handOver() {
       const old = serving;
       round++;

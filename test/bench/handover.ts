@@ -3,6 +3,7 @@ import { type Bench, type Check, median } from './bench.ts';
 import type { OpenLoopOptions, OpenLoopQuestion, OpenLoopReport } from './clients/open-loop.ts';
 import type { OpenLoopAnswer } from './clients/open-loop-main.ts';
 import { Worker } from './clients/worker.ts';
+import { listenFdSide } from './handover-listen-fd.ts';
 import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides.ts';
 import { processEnd, sleep } from './running.ts';
 import { percentile, round } from './stats.ts';
@@ -41,10 +42,11 @@ interface Measured {
 
 const SIDES: Readonly<Record<string, () => Promise<Side>>> = {
   'hot-restart': () => oursSide('hot-restart'),
+  'listen-fd, Node server': () => listenFdSide(),
   'bare hot restart': () => nativeSide('bare'),
   'plain restart': () => nativeSide('plain'),
 };
-const OURS = ['hot-restart'];
+const OURS = ['hot-restart', 'listen-fd, Node server'];
 
 /** Requests that fail and the latency that a handover costs, each method beside a bare hot restart and a plain restart. */
 export const handoverBench: Bench = async (say) => {
@@ -107,7 +109,8 @@ function checksOf(all: readonly Measured[]): Check[] {
 type Load = Worker<OpenLoopQuestion, OpenLoopAnswer>;
 
 function startLoad(side: Side, name: string): Load {
-  const options: OpenLoopOptions = { host: '127.0.0.1', port: side.port, name, http2Connections: 8 };
+  const { port, http2Port } = side;
+  const options: OpenLoopOptions = { host: '127.0.0.1', port, http2Port, name, http2Connections: 8 };
   return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options);
 }
 

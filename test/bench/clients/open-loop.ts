@@ -5,6 +5,7 @@ import { LeanHttp2 } from './lean-http2.ts';
 export interface OpenLoopOptions {
   readonly host: string;
   readonly port: number;
+  readonly http2Port: number;
   /** Makes the ids of this run its own. */
   readonly name: string;
   readonly http2Connections: number;
@@ -163,7 +164,7 @@ export class OpenLoop {
     const replace = () => {
       this.http2[i] = this.openHttp2(i);
     };
-    return new LeanHttp2(this.options.host, this.options.port, this.events('http2', replace));
+    return new LeanHttp2(this.options.host, this.options.http2Port, this.events('http2', replace));
   }
 
   private events(protocol: string, replace: () => void): LeanEvents {

@@ -1,10 +1,28 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { PROTOCOLS } from './connections.ts';
-import { LEVER_STATES, LEVERS, leverFor, NEWEST_ENVOY, OLDEST_ENVOY, WEAKEST } from './levers.ts';
+import { CHOSEN_LEVERS, LEVER_STATES, LEVERS, leverFor, NEWEST_ENVOY, OLDEST_ENVOY, WEAKEST } from './levers.ts';
+import { leversDoc } from './levers-doc.ts';
 
 const STATES = LEVER_STATES;
 
 describe('the levers table', () => {
+  it('is what docs/levers.md says', () => {
+    const file = join(import.meta.dirname, '..', '..', 'docs', 'levers.md');
+    expect(readFileSync(file, 'utf8'), 'run: node contract/scripts/docs.ts').toBe(leversDoc());
+  });
+
+  it('claims to have measured only where it names the Envoys', () => {
+    for (const { evidence, from, to } of [...LEVERS, ...CHOSEN_LEVERS]) {
+      expect(evidence.on.length > 0).toBe(evidence.kind === 'measured');
+      for (const version of evidence.on) {
+        expect(Number(version.split('.')[1])).toBeGreaterThanOrEqual(from);
+        expect(Number(version.split('.')[1])).toBeLessThanOrEqual(to);
+      }
+    }
+  });
+
   it('has exactly one line for each version, protocol and state', () => {
     for (let minor = OLDEST_ENVOY; minor <= NEWEST_ENVOY; minor += 1) {
       for (const protocol of PROTOCOLS) {

@@ -1,0 +1,57 @@
+import { CHOSEN_LEVERS, LEVERS, type LeverRow, WEAKEST } from './levers.ts';
+
+/** docs/levers.md, made from the table: `node contract/scripts/docs.ts` writes it, a test compares it. */
+export function leversDoc(): string {
+  return [
+    '# Levers',
+    '',
+    'What makes a connection of a draining Envoy leave, by version, protocol and the state that it is in when the drain order',
+    'comes. `npm run test:matrix` opens every kind of connection on each version, upgrades it, and holds what the client saw',
+    'against this table: no request failed, and the connection ended as the column _ends_ says.',
+    '',
+    'Made from `contract/src/levers.ts`; change it there.',
+    '',
+    '## For all of a kind',
+    '',
+    ...table(LEVERS),
+    '',
+    `Any other version: ${WEAKEST.effect} (${WEAKEST.evidence.note}).`,
+    '',
+    '## Chosen by policy, one by one',
+    '',
+    ...table(CHOSEN_LEVERS),
+    '',
+    '## Words',
+    '',
+    '- _new_: accepted, nothing was ever sent on it. _idle_: asked before, silent now. _active_: a request or session is on it.',
+    '  _answering_: the head of the answer is out already.',
+    '- _goaway_: told by GOAWAY. _connection-close_: told by `Connection: close`, then FIN. _closed_: FIN without a word.',
+    '  _lived-on_: until its client ended it. _cut_: with a request or a session on it.',
+    '- _can lose_: a request that is on its way at the moment of the close is lost, as with any server that closes idle',
+    '  connections; policy decides whether and when.',
+    '',
+  ].join('\n');
+}
+
+function table(rows: readonly LeverRow[]): string[] {
+  return [
+    '| Envoy | protocol | state | lever | ends | can lose | effect | evidence |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- |',
+    ...rows.map((row) => {
+      const { kind, on, note } = row.evidence;
+      const seen = on.length === 0 ? kind : `${kind} on ${on.join(', ')}`;
+      return `| ${[
+        `1.${row.from} to 1.${row.to}`,
+        row.protocols.join(', '),
+        row.states.join(', '),
+        `\`${row.lever}\``,
+        row.expect,
+        row.racy ? 'yes' : 'no',
+        row.effect,
+        `${seen}: ${note}`,
+      ]
+        .map((text) => text.replaceAll('|', '\\|'))
+        .join(' | ')} |`;
+    }),
+  ];
+}

@@ -22,7 +22,7 @@ export interface VerdictInput extends JudgeInput {
   readonly staleAfterMs: number;
 }
 
-const ORDER: readonly HoldReason[] = [
+const REASONS: readonly HoldReason[] = [
   'request-in-flight',
   'streams-finishing',
   'upgrade',
@@ -35,6 +35,12 @@ const ORDER: readonly HoldReason[] = [
   'silent-idle-grace',
 ];
 
+const ORDER = new Map(REASONS.map((reason, n) => [reason, n]));
+
+function weightOf(reason: HoldReason): number {
+  return ORDER.get(reason) as number;
+}
+
 /** What an input comes to, one connection at a time. */
 interface Hearing {
   readonly heard: readonly Witness[];
@@ -45,7 +51,18 @@ interface Hearing {
   readonly disagreement: string | undefined;
 }
 
+/** One input is asked several questions: its connections, thousands maybe, are judged once. */
+const hearings = new WeakMap<VerdictInput, Hearing>();
+
 function hear(input: VerdictInput): Hearing {
+  const known = hearings.get(input);
+  if (known !== undefined) return known;
+  const hearing = hearAnew(input);
+  hearings.set(input, hearing);
+  return hearing;
+}
+
+function hearAnew(input: VerdictInput): Hearing {
   const heard = input.witnesses.map((witness) => listen(witness, input.now, input.staleAfterMs));
   const fresh = heard.filter((witness) => witness.open !== undefined);
   const counts = fresh.map((witness) => witness.open as number);
@@ -115,7 +132,7 @@ export function wouldBeCut(input: VerdictInput): HeldConnection[] {
   const cut = judged.filter((one) => one.holds).map((one) => ({ order: one.treatment.cutOrder, held: heldOf(one) }));
   for (let n = 0; n < unseen; n += 1) cut.push({ order: DEFAULT_CUT_ORDER, held: unseenConnection(input, n, true) });
   return cut
-    .sort((a, b) => a.order - b.order || ORDER.indexOf(b.held.reason) - ORDER.indexOf(a.held.reason))
+    .sort((a, b) => a.order - b.order || weightOf(b.held.reason) - weightOf(a.held.reason))
     .map((one) => one.held);
 }
 
@@ -126,9 +143,8 @@ export function wouldBeCut(input: VerdictInput): HeldConnection[] {
  */
 export function closableIdle(input: VerdictInput): string[] {
   if (!isListed(input)) return [];
-  return input.connections
-    .map((connection) => judge(connection, input, true))
-    .filter((one) => !one.protected && one.released === undefined && one.reason === 'silent-idle-grace')
+  return hear(input)
+    .judged.filter((one) => !one.protected && one.released === undefined && one.reason === 'silent-idle-grace')
     .map((one) => one.connection.id);
 }
 
@@ -139,7 +155,7 @@ export function nextChangeAt(input: VerdictInput): number | undefined {
   for (const witness of input.witnesses) {
     if (witness.open !== undefined) moments.push(witness.at + input.staleAfterMs + 1);
   }
-  for (const connection of input.connections) moments.push(nextChangeOf(judge(connection, input, true), input));
+  for (const one of hear(input).judged) moments.push(nextChangeOf(one, input));
   return earliestAfter(input.now, moments);
 }
 
@@ -187,7 +203,7 @@ interface Weighed {
 /** Protected ones first, then by how much they weigh, then the oldest. */
 function byWeight(a: Weighed, b: Weighed): number {
   if (a.protected !== b.protected) return a.protected ? -1 : 1;
-  const weight = ORDER.indexOf(a.reason) - ORDER.indexOf(b.reason);
+  const weight = weightOf(a.reason) - weightOf(b.reason);
   return weight !== 0 ? weight : a.connection.openedAt - b.connection.openedAt;
 }
 
@@ -227,7 +243,7 @@ function summarize(s: {
   const reasons = new Map<HoldReason, number>();
   for (const one of s.judged) if (one.protected) reasons.set(one.reason, (reasons.get(one.reason) ?? 0) + 1);
   if (s.unseenProtected > 0) reasons.set('unseen', s.unseenProtected);
-  const parts = ORDER.filter((reason) => reasons.has(reason)).map((reason) => `${reasons.get(reason)} ${reason}`);
+  const parts = REASONS.filter((reason) => reasons.has(reason)).map((reason) => `${reasons.get(reason)} ${reason}`);
   return `wait: ${count(s.protectedCount)} protected (${parts.join(', ')})`;
 }
 

@@ -57,7 +57,7 @@ const LOOK_AGAIN_MS = 50;
 const LOOK_SOON_MS = 200;
 /** Reports of several workers come together; one look for all of them, and the dearer a look the fewer of them. */
 const COALESCE_MS = 5;
-const COALESCE_PER_CONNECTION_MS = 0.01;
+const COALESCE_PER_CONNECTION_MS = 0.04;
 /** A filter not heard for this long can not be heard. */
 export const STALE_AFTER_MS = 3_000;
 const FORECAST_EVERY_MS = 1_000;

@@ -14,6 +14,10 @@ import {
 } from './plan.ts';
 
 const TICK_MS = 100;
+/** A cut-off is reached so long after it was set, so that a late tick does not let time itself pass it. */
+const LEAD_MS = 3 * TICK_MS;
+/** One that went away this little before its turn was told by a cut-off that came a moment early. */
+const EARLY_MS = 1_000;
 /** While nobody's turn has come the cut-off must not be reached by time alone. */
 const HOLD_MS = 5_000;
 const ADAPT_EVERY_MS = 1_000;
@@ -69,6 +73,7 @@ export class Pacer {
   #adaptedAt: number;
   #load: Load | undefined;
   #allToldAt: number | undefined;
+  #waiting: ReadonlyMap<string, number> = new Map();
 
   constructor(options: PacerOptions) {
     this.#options = options;
@@ -167,7 +172,9 @@ export class Pacer {
 
   #byAge(at: number): void {
     const { hands, durationMs, floorAgeMs } = this.#options;
-    const old = hands.connections().filter((one) => at - one.openedAt >= floorAgeMs);
+    const open = hands.connections();
+    this.#credit -= this.#leftEarly(open);
+    const old = open.filter((one) => at - one.openedAt >= floorAgeMs);
     const next = ageStep(old, { toldBefore: this.#toldBefore, credit: this.#credit }, durationMs * FLOAT_STEP);
     this.#credit = next.credit;
     for (const id of next.told) this.told.set(id, at);
@@ -177,13 +184,24 @@ export class Pacer {
     }
     if (next.told.length > 0) {
       this.#toldBefore = next.toldBefore;
-      // Ages grow while the file stands: the cut-off is reached at the next tick, not passed.
-      this.#cutoff(at + TICK_MS - this.#toldBefore);
+      // Ages grow while the file stands.
+      this.#cutoff(at + LEAD_MS - this.#toldBefore);
       this.#heldUntil = 0;
     } else if (Number.isFinite(this.#toldBefore) && at + HOLD_MS / 2 > this.#heldUntil) {
       this.#heldUntil = at + HOLD_MS;
       this.#cutoff(this.#heldUntil - this.#toldBefore);
     }
+  }
+
+  /** Those near the cut-off that were gone before their turn: they were told too, and cost one all the same. */
+  #leftEarly(open: readonly Connection[]): number {
+    let early = 0;
+    const waiting = new Map(open.filter((one) => !this.told.has(one.id)).map((one) => [one.id, one.openedAt]));
+    for (const [id, openedAt] of this.#waiting) {
+      if (!waiting.has(id) && !this.told.has(id) && openedAt <= this.#toldBefore + EARLY_MS) early += 1;
+    }
+    this.#waiting = waiting;
+    return early;
   }
 
   #bySweep(at: number): void {
@@ -194,7 +212,7 @@ export class Pacer {
       return;
     }
     this.#toldBefore = at - Math.max(ageMs, floorAgeMs);
-    this.#cutoff(at + TICK_MS - this.#toldBefore);
+    this.#cutoff(at + LEAD_MS - this.#toldBefore);
   }
 
   #byMark(at: number): void {

@@ -21,6 +21,7 @@ export interface ConnectCounts {
 export function newConnections(
   port: number,
   perSecond: number,
+  host = '127.0.0.1',
 ): { readonly counts: ConnectCounts; stop(): Promise<ConnectCounts> } {
   const counts: ConnectCounts = { answered: 0, refused: 0, lost: 0, failures: [] };
   const pending = new Set<Promise<void>>();
@@ -29,7 +30,7 @@ export function newConnections(
   const timer = setInterval(() => {
     const due = Math.floor(((performance.now() - begun) / 1_000) * perSecond);
     for (; sent < due && pending.size < 5_000; sent++) {
-      const one = connectOnce(port, counts);
+      const one = connectOnce({ port, host }, counts);
       pending.add(one);
       void one.finally(() => pending.delete(one));
     }
@@ -45,12 +46,12 @@ export function newConnections(
   };
 }
 
-function connectOnce(port: number, counts: ConnectCounts): Promise<void> {
+function connectOnce(to: { port: number; host: string }, counts: ConnectCounts): Promise<void> {
   return new Promise((resolve) => {
     const at = performance.now();
     let connectedAt: number | undefined;
     let text = '';
-    const socket = net.connect({ port, host: '127.0.0.1' });
+    const socket = net.connect(to);
     socket.setTimeout(ANSWER_BOUND_MS, () => socket.destroy(new Error('no answer')));
     socket.setEncoding('latin1');
     socket.on('connect', () => {

@@ -24,6 +24,8 @@ export interface EpochMeta {
   readonly hotRestart?: boolean;
   /** How it took over from its parent. */
   readonly method?: MethodName;
+  /** Method reuse-port: new connections may have come to it, though it does not serve yet. */
+  readonly steered?: boolean;
   readonly concurrency: number;
   readonly binary: string;
   readonly version: string;

@@ -53,6 +53,11 @@ export type Predecessor =
       /** Start of the line of epochs, ms: `uptime_all_epochs` counts from it. */
       readonly originalStart?: number;
     }
+  /**
+   * Another Envoy accepts on the same addresses, and knows nothing of this one. `takeOver` begins when this one is ready,
+   * and resolves when it alone accepts.
+   */
+  | { readonly kind: 'beside'; readonly number: number; readonly takeOver: (epoch: Epoch) => Promise<void> }
   /** The last one crashed; its listen sockets are kept. */
   | { readonly kind: 'kept'; readonly number: number };
 
@@ -89,7 +94,7 @@ export function socketPath(baseId: number, epoch: number): string {
  * Throws EPOCH_DIED or EPOCH_TIMEOUT with the end of Envoy's log.
  */
 export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
-  const { plan, predecessor } = options;
+  const { plan } = options;
   const child: Party = { epoch: plan.restartEpoch, socketPath: socketPath(plan.baseId, plan.folder.epoch) };
   const handover = await openHandover(options, child);
   let epoch: Epoch | undefined;
@@ -108,7 +113,8 @@ export async function bringUp(options: BringUpOptions): Promise<BroughtUp> {
   } catch (thrown) {
     handover?.close();
     await epoch?.kill();
-    if (predecessor.kind !== 'none') clearInitializing(plan.baseId);
+    // Without a parent the shared memory is nobody else's.
+    if (handover) clearInitializing(plan.baseId);
     const error = toSluiceError(thrown);
     throw new SluiceError(error.code, `${error.message}${logged(plan.folder)}`, { cause: thrown, hint: error.hint });
   }
@@ -130,6 +136,7 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
   };
   switch (predecessor.kind) {
     case 'none':
+    case 'beside':
       return undefined;
     case 'kept':
       return playParent({ ...common, child });
@@ -196,7 +203,7 @@ export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predece
     ...plan.cutoff,
     hotRestart: plan.hotRestart,
     ...(plan.method !== undefined && { method: plan.method }),
-    ...(predecessor.kind === 'live' && { parent: predecessor.number }),
+    ...((predecessor.kind === 'live' || predecessor.kind === 'beside') && { parent: predecessor.number }),
     ...(predecessor.kind === 'live' &&
       predecessor.originalStart !== undefined && { lineStartedAt: predecessor.originalStart }),
     ...(plan.upgradeId !== undefined && { createdBy: plan.upgradeId }),
@@ -219,10 +226,12 @@ async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Han
   died.catch(() => {});
   if (handover) return (await Promise.race([handover.drainRequested, died])).at;
   await Promise.race([firstReady(options, epoch), died]);
+  // Not given up when the process dies: by then the other one may have stopped, and then it is a crash.
+  if (options.predecessor.kind === 'beside') await options.predecessor.takeOver(epoch);
   return Date.now();
 }
 
-/** A first epoch has no parent to tell that it serves: only /ready says so. */
+/** An epoch without a parent has nobody to tell that it serves: only /ready says so. */
 async function firstReady(options: BringUpOptions, epoch: Epoch): Promise<void> {
   const deadline = Date.now() + options.timeoutMs;
   for (let wait = 10; Date.now() < deadline; wait = Math.min(wait * 1.5, 250)) {

@@ -96,6 +96,11 @@ function baseIdFor(folder: string): number {
   return 100_000 + (hash % 100_000_000);
 }
 
+/** Of an epoch that begins a line of its own: nothing of the line before may be found under its id. */
+export function derivedBaseId(baseId: number, epoch: number): number {
+  return baseIdFor(`${baseId} ${epoch}`);
+}
+
 /** The binary that `to` names: a path, or a version below the folder of Envoys. Throws PREFLIGHT_BINARY. */
 export function resolveBinary(to: string, envoys: string | undefined): string {
   const path = to.includes('/') ? resolve(to) : envoys === undefined ? undefined : join(envoys, to, 'envoy');

@@ -136,11 +136,12 @@ export class Upgrades {
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
     const binary = resolveBinary(target.to, config.envoys);
     const method = await this.#methodFor(target, binary, old.meta);
+    const hotRestart = config.hotRestart && (await probeOnce(binary)).wire === 'known';
     const plan = await planEpoch(this.#context, {
       binary,
       bootstrap: target.bootstrap ?? old.meta.bootstrap,
       concurrency: old.meta.concurrency,
-      line: (epoch) => method.line(old.meta, { epoch, hotRestart: config.hotRestart }),
+      line: (epoch) => method.line(old.meta, { epoch, hotRestart }),
       method: method.name,
       upgradeId,
     });

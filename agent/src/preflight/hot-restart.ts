@@ -6,7 +6,8 @@ import { failed, passed } from './result.ts';
 
 /** Both Envoys speak the same hot restart protocol, one that the broker knows, and share the memory that it needs. */
 export async function hotRestartChecks(input: PreflightInput & { readonly serving: Serving }): Promise<CheckResult[]> {
-  return [switchedOn(input), ...(await protocol(input)), sharedMemory(input.serving)];
+  const on = switchedOn(input);
+  return on.ok ? [on, ...(await protocol(input)), sharedMemory(input.serving)] : [on];
 }
 
 function switchedOn({ hotRestart, serving }: PreflightInput): CheckResult {

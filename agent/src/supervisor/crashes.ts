@@ -2,9 +2,12 @@ import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor } from '../epochs/handover.ts';
 import { bring } from '../keeper/bring.ts';
+import { derivedBaseId } from '../keeper/config.ts';
 import { announceEpochs, type KeeperContext } from '../keeper/context.ts';
-import { keepListeners } from '../keeper/kept.ts';
-import { firstLine, planEpoch } from '../keeper/plan.ts';
+import { keepListeners, silenceKept } from '../keeper/kept.ts';
+import { planEpoch } from '../keeper/plan.ts';
+import { probeOnce } from '../keeper/probe-once.ts';
+import { migratesRequests } from '../native/migrate-req.ts';
 import { type CrashHistory, NO_CRASHES, onCrash } from './budget.ts';
 
 /** After so many crashes within one upgrade the version from before serves again: a flip back, not an eleventh try. */
@@ -46,6 +49,7 @@ export class Crashes {
     send({ type: 'crashed', epoch: epoch.number, at: now() });
     // An old epoch's drain goes on: its witnesses now say zero, and the verdict follows.
     if (!wasServing) return;
+    if (epoch.meta.hotRestart === false && !migratesRequests()) silenceKept(this.#context.kept);
     epoch.setState('crashed');
     announceEpochs(this.#context);
     exclusive
@@ -103,22 +107,30 @@ export class Crashes {
 
   /** A fresh epoch in the place of the crashed one: on the kept sockets where hot restart can pass them. */
   async #start(crashed: Epoch, source: Epoch, sameUpgrade: boolean) {
-    const { kept } = this.#context;
-    const { createdBy, concurrency, baseId, restartEpoch } = crashed.meta;
-    const predecessor: Predecessor = kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
-    const next = { baseId, restartEpoch: restartEpoch + 1, hotRestart: true };
+    const { kept, config } = this.#context;
+    const { createdBy, concurrency, baseId, restartEpoch, hotRestart } = crashed.meta;
+    const passable = hotRestart !== false;
+    const predecessor: Predecessor =
+      passable && kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
+    const known = config.hotRestart && (await probeOnce(source.meta.binary)).wire === 'known';
     const plan = await planEpoch(this.#context, {
       binary: source.meta.binary,
       bootstrap: source.meta.bootstrap,
       concurrency,
-      line: () => (predecessor.kind === 'none' ? { ...firstLine(this.#context), baseId } : next),
+      line: (epoch) =>
+        predecessor.kind === 'kept'
+          ? { baseId, restartEpoch: restartEpoch + 1, hotRestart: true }
+          : { baseId: passable ? baseId : derivedBaseId(baseId, epoch), restartEpoch: 0, hotRestart: known },
       ...(createdBy !== undefined && sameUpgrade && { upgradeId: createdBy }),
     });
-    return bring(this.#context, {
+    const up = await bring(this.#context, {
       plan,
       start: (options) => bringUp({ ...options, predecessor }),
       watch: (epoch) => this.watch(epoch),
     });
+    // In one group with the new one's: a share of the connections would come to sockets that nobody accepts on.
+    if (!passable) kept.closeAll();
+    return up;
   }
 
   /** What to start: the same again, or after repeated crashes of an upgrade's new version the one it replaced. */

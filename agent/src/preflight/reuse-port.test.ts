@@ -1,0 +1,56 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { expect, it } from 'vitest';
+import { reusePortChecks } from './reuse-port.ts';
+
+const serving = {
+  pid: process.pid,
+  version: '1.39.3',
+  binary: '/old',
+  concurrency: 2,
+  baseId: 6_098,
+  adminAddress: '127.0.0.1:9901',
+};
+
+async function failures(change: Record<string, unknown> = {}, bootstrap: Record<string, unknown> = {}) {
+  const checks = await reusePortChecks({
+    binary: '/new',
+    mergedBootstrap: { admin: { address: { pipe: { path: '/run/epochs/1/admin.sock' } } }, ...bootstrap },
+    concurrency: 2,
+    runFolder: '/run/epochs',
+    udpAddresses: [],
+    hotRestart: false,
+    wish: 'auto',
+    methods: [],
+    probe: () => Promise.reject(new Error('not asked')),
+    serving: { ...serving, ...change },
+  });
+  return Object.fromEntries(checks.filter((c) => !c.ok).map((c) => [c.code, c.found]));
+}
+
+it('finds nothing against a process of the same user that shares what it listens on', async () => {
+  expect(await failures()).toEqual({});
+});
+
+it('refuses an admin address that both would have', async () => {
+  const admin = { address: { socket_address: { address: '127.0.0.1', port_value: 9901 } } };
+  expect(await failures({}, { admin })).toEqual({ SLUICE_PREFLIGHT_ADMIN: '127.0.0.1:9901 for both' });
+  // Ours is another one for each epoch, though the check is made with that of the first.
+  expect(await failures({ adminAddress: '/run/epochs/1/admin.sock' })).toEqual({});
+});
+
+it('names the listeners that want their address for themselves, in either spelling', async () => {
+  const listeners = [{ name: 'a' }, { name: 'b', enable_reuse_port: false }, { name: 'c', enableReusePort: false }];
+  expect(await failures({}, { static_resources: { listeners } })).toEqual({
+    SLUICE_PREFLIGHT_LISTENER: 'listener b (enable_reuse_port: false), listener c (enable_reuse_port: false)',
+  });
+});
+
+it.runIf(process.getuid?.() === 0)('refuses an Envoy of another user', async () => {
+  const other = spawn('sleep', ['60'], { uid: 65_534 });
+  await once(other, 'spawn');
+  expect(await failures({ pid: other.pid })).toMatchObject({
+    SLUICE_PREFLIGHT_OWNER: 'serving Envoy of user 65534, agent of user 0',
+  });
+  other.kill('SIGKILL');
+});

@@ -8,6 +8,7 @@ import type { Plan } from '../../program.ts';
 
 interface Options {
   readonly transient?: boolean;
+  readonly command?: string | object;
   readonly proxy?: string;
   readonly slot?: string;
   readonly dir?: string;
@@ -78,6 +79,12 @@ export function keeperCommand(plan: Plan): Command {
         .env('SLUICE_TERMINATION_DRAIN')
         .argParser(duration),
     )
+    .addOption(
+      new Option(
+        '--command <file>',
+        'keep a proxy that is not Envoy: how to start, check and stop it (docs/listen-fd.md); --envoy is its binary, --bootstrap its configuration',
+      ).env('SLUICE_COMMAND'),
+    )
     .addOption(logOption())
     .addOption(configOption());
   command.option(
@@ -95,6 +102,14 @@ export function keeperCommand(plan: Plan): Command {
       if (options.transient === true) {
         const { becomeEpoch } = await import('@sluice/agent/transient/index');
         return becomeEpoch({ ...config, log });
+      }
+      if (options.command !== undefined) {
+        const { command: given } = options;
+        const spec = typeof given === 'string' ? await readObject(given, '--command') : given;
+        const { startCommandKeeper } = await import('@sluice/agent/listen-fd/command/index');
+        const kept = await startCommandKeeper({ ...config, log }, spec);
+        await kept.done;
+        return 0;
       }
       const { startKeeper } = await import('@sluice/agent/keeper');
       const keeper = await startKeeper({ ...config, log });

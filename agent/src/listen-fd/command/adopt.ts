@@ -1,0 +1,37 @@
+import { DEFAULT_POLICY } from '@sluice/contract';
+import { isAlive } from '../../epochs/proc.ts';
+import type { CommandContext } from './context.ts';
+import type { Drains } from './drains.ts';
+import { CommandEpoch, CommandFolder } from './epoch.ts';
+import { HeldSockets } from './sockets.ts';
+import { epochsFolder } from './start.ts';
+import { stopAccepting } from './upgrades.ts';
+
+/**
+ * Takes over what an earlier agent of this run folder left running. One that was only starting is killed: the one before
+ * it accepts. When two say that they serve, the newer one does, and the older one is stopped: the agent died between
+ * the two. The sockets come out of the serving process. Returns whether one serves.
+ */
+export async function adopt(context: CommandContext, drains: Drains): Promise<boolean> {
+  const { config, epochs, spec, log } = context;
+  for (const folder of CommandFolder.all(epochsFolder(config.dir))) {
+    const meta = folder.read();
+    if (!meta || meta.state === 'ended' || meta.state === 'crashed') continue;
+    if (!isAlive(meta)) {
+      folder.write({ ...meta, state: meta.state === 'draining' ? 'ended' : 'crashed' });
+      continue;
+    }
+    const epoch = new CommandEpoch(folder, meta, log);
+    log('info', 'epoch adopted', { epoch: epoch.number, state: meta.state, pid: meta.pid });
+    if (meta.state === 'starting') await epoch.kill();
+    else epochs.add(epoch);
+  }
+  const serving = epochs.serving();
+  if (serving) context.sockets = HeldSockets.adopt(spec.listen, serving.group.main);
+  for (const epoch of epochs.all()) {
+    const { state, endedBy = serving?.meta.createdBy ?? '', policy = config.policy ?? DEFAULT_POLICY } = epoch.meta;
+    if (state === 'serving' && epoch !== serving) await stopAccepting(context, epoch);
+    if (epoch !== serving) drains.begin(epoch, endedBy, policy);
+  }
+  return serving !== undefined;
+}

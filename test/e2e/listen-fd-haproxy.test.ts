@@ -1,0 +1,282 @@
+import { existsSync } from 'node:fs';
+import { chmod, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import path from 'node:path';
+import { isAlive, signal } from '@sluice/agent/epochs/proc';
+import { CommandFolder, type CommandMeta } from '@sluice/agent/listen-fd/command/epoch';
+import type { EpochStatus } from '@sluice/contract';
+import { afterEach, expect, test } from 'vitest';
+import { CliAgent } from '../harness/cli-agent.ts';
+import { findHaproxy, HAPROXY_COMMAND, type HaproxyConfig, haproxyConfig } from '../harness/haproxy.ts';
+import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
+import { Http1Client } from '../harness/load/http1.ts';
+import { Http2Client } from '../harness/load/http2.ts';
+import { reconcile } from '../harness/load/reconcile.ts';
+import { TcpClient } from '../harness/load/session.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
+import { spawnUpstream, type UpstreamHandle } from '../harness/upstream/handle.ts';
+
+const haproxy = await findHaproxy();
+if (haproxy.missing !== undefined) console.log(`skipped: ${haproxy.missing}`);
+const it = test.skipIf(haproxy.binary === undefined);
+
+let block: Block;
+let upstream: UpstreamHandle;
+const agents: CliAgent[] = [];
+
+afterEach(async () => {
+  for (const agent of agents.splice(0)) {
+    agent.child.kill();
+    await agent.child.ended;
+    for (const folder of CommandFolder.all(path.join(agent.dir, 'epochs'))) {
+      const meta = folder.read();
+      // A worker of HAProxy ends with its master.
+      if (meta) signal(meta, 'SIGKILL');
+    }
+  }
+  await upstream?.stop();
+  await block?.release();
+});
+
+interface Rig {
+  readonly agent: CliAgent;
+  readonly ports: { readonly http: number; readonly h2: number; readonly tcp: number };
+  readonly config: { readonly dir: string } & Record<string, unknown>;
+  /** Writes another configuration; its path. */
+  write(name: string, more?: Partial<HaproxyConfig>): Promise<string>;
+  upgrade(bootstrap: string): Promise<void>;
+  epochs(): Promise<EpochStatus[]>;
+}
+
+async function rig(more: Record<string, unknown> = {}, first: Partial<HaproxyConfig> = {}): Promise<Rig> {
+  block = await claimBlock();
+  upstream = await spawnUpstream(block);
+  const ports = { http: await block.port(), h2: await block.port(), tcp: await block.port() };
+  const write = async (name: string, changes: Partial<HaproxyConfig> = {}) => {
+    const file = path.join(block.dir, `${name}.cfg`);
+    await writeFile(file, haproxyConfig({ name, upstream: upstream.ports, ...changes }));
+    return file;
+  };
+  const listen = { HTTP: `127.0.0.1:${ports.http}`, H2: `127.0.0.1:${ports.h2}`, TCP: `127.0.0.1:${ports.tcp}` };
+  const config = {
+    proxy: 'edge',
+    dir: path.join(block.dir, 'run'),
+    envoy: haproxy.binary,
+    bootstrap: await write('A', first),
+    command: { ...HAPROXY_COMMAND, listen },
+    ...more,
+  };
+  const agent = await CliAgent.start(config);
+  agents.push(agent);
+  return {
+    agent,
+    ports,
+    config,
+    write,
+    upgrade: async (bootstrap) => {
+      await agent.sluice('agent', 'upgrade', '--to', haproxy.binary as string, '--bootstrap', bootstrap);
+    },
+    epochs: async () => {
+      const text = await agent.sluice('agent', 'status', '-o', 'json');
+      return (JSON.parse(text) as { epochs: EpochStatus[] }).epochs;
+    },
+  };
+}
+
+it("A to B to A under load: every request is answered, a TCP session lives through both, each old one ends by the kernel's verdict", async () => {
+  const { agent, ports, write, upgrade, epochs } = await rig();
+  const a = path.join(block.dir, 'A.cfg');
+  const b = await write('B');
+  const failures: ConnectFailure[] = [];
+  const log = new ConnectionLog((failure) => failures.push(failure));
+  const to = (http: number) => ({ host: '127.0.0.1', http, tls: 0, tcp: ports.tcp });
+  const clients = [
+    new Http1Client(to(ports.http), { name: 'http1', connections: 12, rate: 200, maxDelayMs: 300 }),
+    new Http1Client(to(ports.http), { name: 'http1-post', connections: 6, rate: 100, post: true, maxDelayMs: 300 }),
+    new Http1Client(to(ports.http), { name: 'http1-fresh', connections: 12, rate: 300, fresh: true }),
+    new Http2Client(to(ports.h2), { name: 'http2', sessions: 6, rate: 200, maxDelayMs: 300 }),
+    new TcpClient(to(ports.http), 4, 1_500),
+  ];
+  for (const client of clients) client.start();
+  const held = await TcpEcho.open(ports.tcp);
+  await busy(clients);
+  const begun = Date.now();
+
+  await upgrade(b);
+  const second = await agent.line('new epoch serves', (line) => line.epoch === 1);
+  expect(await header(ports.http)).toBe('B');
+  await busy(clients);
+  await held.echo('after the first');
+  expect((await epochs()).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['0 draining', '1 serving']);
+  expect((await epochs())[0]?.verdict).toMatchObject({ safe: false, protected: expect.any(Number) });
+
+  await upgrade(a);
+  await agent.line('new epoch serves', (line) => line.epoch === 2);
+  expect(await header(ports.http)).toBe('A');
+  await agent.line('old epoch reset', (line) => line.epoch === 1);
+  await busy(clients);
+  await held.echo('after the second');
+  // The first is held by this one session alone by now.
+  expect((await epochs()).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['0 draining', '2 serving']);
+  const closing = Date.now();
+  await held.close();
+  const reset = await agent.line('old epoch reset', (line) => line.epoch === 0);
+  const resetMs = Date.parse(String(reset.time)) - closing;
+  await Promise.all(clients.map((client) => client.stop()));
+  log.close();
+
+  expect(reset.cut).toBe(0);
+  expect(failures).toEqual([]);
+  for (const { tally } of clients) expect(tally.failures, tally.name).toEqual([]);
+  const seen = await upstream.seen();
+  seen.delete('');
+  for (const id of held.ids) seen.delete(id);
+  expect(
+    reconcile(
+      clients.map(({ tally }) => tally),
+      seen,
+    ),
+  ).toEqual([]);
+  const sums = clients.map(({ tally }) => `${tally.name} ${tally.total} (${tally.refused.size} not sent)`);
+  console.log(
+    `listen-fd, HAProxy A>B>A: ${sums.join(', ')}; ${Date.now() - begun} ms, B served after ${second.ms} ms, reset ${resetMs} ms after the last connection ended`,
+  );
+});
+
+it('a configuration that HAProxy refuses, and one whose process is not ready in time: A serves, untouched', async () => {
+  const { agent, ports, write, upgrade, epochs } = await rig({ startTimeout: '1s' });
+  const before = await epochs();
+  const broken = await write('broken', { extra: 'frontend nonsense\n  bind nowhere\n' });
+  await expect(upgrade(broken)).rejects.toThrow(/exit 6/);
+  expect((await epochs()).map(({ pid }) => pid)).toEqual(before.map(({ pid }) => pid));
+
+  // Never says READY=1.
+  const silent = path.join(block.dir, 'silent');
+  await writeFile(silent, '#!/bin/sh\ncase "$1" in -c|-v) exec /usr/bin/env true;; esac\nexec sleep 600\n');
+  await chmod(silent, 0o755);
+  await agent.sluice('agent', 'upgrade', '--to', silent);
+  const failed = await agent.line('upgrade failed');
+  expect(failed).toMatchObject({ code: 'EPOCH_TIMEOUT', error: expect.stringContaining('READY=1 within 1000 ms') });
+  const hung = new CommandFolder(path.join(agent.dir, 'epochs'), 1).read() as CommandMeta;
+  expect(isAlive(hung)).toBe(false);
+  expect((await epochs()).map(({ pid }) => pid)).toEqual(before.map(({ pid }) => pid));
+  expect(await header(ports.http)).toBe('A');
+
+  // Ends at once.
+  const dying = path.join(block.dir, 'dying');
+  await writeFile(dying, '#!/bin/sh\ncase "$1" in -c|-v) exec /usr/bin/env true;; esac\necho out of luck\nexit 1\n');
+  await chmod(dying, 0o755);
+  await agent.sluice('agent', 'upgrade', '--to', dying);
+  expect(await agent.line('upgrade failed', ({ code }) => code === 'EPOCH_DIED')).toMatchObject({
+    error: expect.stringContaining('out of luck'),
+  });
+  expect(await header(ports.http)).toBe('A');
+});
+
+it('an agent that is killed leaves HAProxy serving; its successor adopts it and upgrades; a crash is answered', async () => {
+  const { agent, ports, config, write } = await rig();
+  agent.child.kill();
+  await agent.child.ended;
+  expect(await header(ports.http)).toBe('A');
+  const next = await CliAgent.start(config);
+  agents.push(next);
+  expect(await next.line('epoch adopted')).toMatchObject({ epoch: 0, state: 'serving' });
+  await next.sluice('agent', 'upgrade', '--to', haproxy.binary as string, '--bootstrap', await write('B'));
+  await next.line('old epoch reset', (line) => line.epoch === 0);
+  expect(await header(ports.http)).toBe('B');
+
+  const serving = new CommandFolder(path.join(next.dir, 'epochs'), 1).read() as CommandMeta;
+  signal(serving, 'SIGKILL');
+  // Connections wait in the queue of the held socket.
+  expect(await header(ports.http)).toBe('B');
+  expect((await epochsOf(next)).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['2 serving']);
+});
+
+async function epochsOf(agent: CliAgent): Promise<EpochStatus[]> {
+  return (JSON.parse(await agent.sluice('agent', 'status', '-o', 'json')) as { epochs: EpochStatus[] }).epochs;
+}
+
+it('two agents: the second takes the sockets over from the first, which drains and ends', async () => {
+  const socket = () => path.join(block.dir, 'fd.sock');
+  const { agent, ports, config } = await rig();
+  // The first one of this test offers nothing: one that does.
+  agent.child.kill('SIGTERM');
+  await agent.child.ended;
+  const command = { ...(config.command as object), socket: socket() };
+  const first = await CliAgent.start({ ...config, dir: path.join(block.dir, 'one'), command });
+  agents.push(first);
+  const held = await TcpEcho.open(ports.tcp);
+  const load = new Http1Client(
+    { host: '127.0.0.1', http: ports.http, tls: 0, tcp: 0 },
+    { name: 'http1', connections: 8, rate: 300, fresh: true },
+  );
+  load.start();
+  await busy([load]);
+  const second = await CliAgent.start({ ...config, dir: path.join(block.dir, 'two'), command });
+  agents.push(second);
+  expect(await second.line('first epoch serves')).toMatchObject({ takenOver: true });
+  await first.line('listen-fd: released');
+  await busy([load]);
+  await held.echo('through the first still');
+  await held.close();
+  expect(await first.child.ended).toEqual({ code: 0, signal: null });
+  await busy([load]);
+  await load.stop();
+  expect(load.tally.failures).toEqual([]);
+  expect(existsSync(socket())).toBe(true);
+});
+
+/** A TCP connection that asks when it is told to, and must not be cut. */
+class TcpEcho {
+  readonly ids: string[] = [];
+  readonly #socket: net.Socket;
+  #data = '';
+
+  private constructor(socket: net.Socket) {
+    this.#socket = socket;
+    socket.setEncoding('utf8').on('data', (chunk: string) => {
+      this.#data += chunk;
+    });
+    socket.on('error', () => {});
+  }
+
+  static async open(port: number): Promise<TcpEcho> {
+    const socket = net.connect(port, '127.0.0.1');
+    await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
+    const echo = new TcpEcho(socket);
+    await echo.echo('at first');
+    return echo;
+  }
+
+  async echo(text: string): Promise<void> {
+    const id = `held/${text}/${Date.now()}`;
+    this.ids.push(id);
+    this.#socket.write(`${id}\n`);
+    while (!this.#data.endsWith(`${id}\n`)) {
+      if (this.#socket.destroyed || this.#socket.readableEnded) throw new Error(`cut before the echo of ${text}`);
+      await Promise.race([
+        new Promise((resolve) => this.#socket.once('data', resolve)),
+        new Promise((resolve) => this.#socket.once('close', resolve)),
+      ]);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#socket.end();
+    await new Promise((resolve) => this.#socket.once('close', resolve));
+  }
+}
+
+async function header(port: number): Promise<string | null> {
+  const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } });
+  await response.arrayBuffer();
+  return response.headers.get('x-config');
+}
+
+/** Until each client has had some more answers. */
+async function busy(clients: readonly { tally: { total: number } }[]): Promise<void> {
+  const before = clients.map(({ tally }) => tally.total);
+  const few = 20;
+  while (clients.some(({ tally }, i) => tally.total < (before[i] ?? 0) + few))
+    await new Promise((r) => setTimeout(r, 50));
+}

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -232,6 +232,74 @@ test('explain says why, and what a reset would cut', async () => {
   const { out } = await run('explain', 'edge');
   expect(out).toContain('A reset now would cut 1:');
   expect(out).not.toContain('\u001b');
+});
+
+test('explain of one connection: held, open, ended, or unknown', async () => {
+  const item = {
+    upgradeId: 'u1',
+    phase: 'Draining',
+    oldEpoch: 1,
+    safe: false,
+    why: [],
+    held: [{ ...held, rule: 'sockets' }],
+    wouldCut: [],
+    total: 2,
+    protected: 1,
+    witnesses: [],
+    hint: 'wait',
+  };
+  routes['GET /api/v1/proxies/edge/explain'] = { body: { proxy: 'edge', summary: '', items: [item] } };
+  const other = { ...connection, epoch: 2, id: '9', peer: '10.0.0.9:1' };
+  routes['GET /api/v1/proxies/edge/connections?limit=10000'] = {
+    body: { proxy: 'edge', items: [other], truncated: false },
+  };
+  const gone = { ...connection, id: '8', peer: '10.0.0.8:1' };
+  const ended = { connection: gone, at: NOW, how: 'left', lever: 'wait', reason: 'upgrade', rule: 'sockets' };
+  routes['GET /api/v1/upgrades/u1/connections'] = { body: { upgradeId: 'u1', items: [ended], counts: [], dropped: 0 } };
+  expect((await run('explain', 'edge', '--connection', '1/7')).out).toContain('rule sockets');
+  expect((await run('explain', 'edge', '--connection', '10.0.0.9:1')).out).toContain('nothing tells it to leave');
+  expect((await run('explain', 'edge', '--connection', '10.0.0.8:1')).out).toContain('rule sockets: left at');
+  const { exit, err } = await run('explain', 'edge', '--connection', '10.0.0.7:1');
+  expect(exit).toBe(4);
+  expect(err).toContain('CONNECTION_UNKNOWN');
+});
+
+test('record prints, and writes a file in the format that its name tells', async () => {
+  routes['GET /api/v1/upgrades'] = { body: { items: [upgrade({ phase: 'Done' })] } };
+  routes['GET /api/v1/upgrades/u1'] = { body: upgrade({ phase: 'Done', record: [record(1, 'Done')] }) };
+  const ended = {
+    connection,
+    at: NOW,
+    how: 'cut',
+    lever: 'cut',
+    reason: 'upgrade',
+    rule: 'sockets',
+    released: 'memory',
+  };
+  routes['GET /api/v1/upgrades/u1/connections'] = { body: { upgradeId: 'u1', items: [ended], counts: [], dropped: 0 } };
+  expect((await run('record', 'edge')).out).toContain('rule sockets: cut at');
+  const out = join(folder, 'record.csv');
+  expect((await run('record', 'u1', '--out', out)).err).toContain('1 ended connections written');
+  expect(readFileSync(out, 'utf8')).toContain(',cut,cut,sockets,upgrade,memory,');
+  expect((await run('record', 'edge', '--format', 'ndjson')).out.split('\n')[0]).toContain('"kind":"upgrade"');
+  expect((await run('record', 'edge', '--format', 'xml')).exit).toBe(2);
+  expect((await run('record', 'u1', '--out', join(folder, 'none', 'x.csv'))).exit).toBe(2);
+});
+
+test('agent record reads the run folder of an agent that need not run', async () => {
+  const epoch = join(folder, 'epochs', '0');
+  mkdirSync(epoch, { recursive: true });
+  const line = { connection, at: NOW, how: 'left', lever: 'age-pressure', reason: 'told-to-leave', rule: 'default' };
+  writeFileSync(join(epoch, 'ended.ndjson'), `${JSON.stringify(line)}\n{"torn":`);
+  writeFileSync(
+    join(epoch, 'meta.json'),
+    JSON.stringify({ epoch: 0, version: '1.38.3', endedBy: 'local-1', drainingSince: NOW }),
+  );
+  const { exit, out } = await run('agent', 'record', '--dir', folder);
+  expect(exit).toBe(0);
+  expect(out).toContain('upgrade local-1');
+  expect(out).toMatch(/left +age-pressure +upgrade +default +1/);
+  expect((await run('agent', 'record', '--dir', folder, '--epoch', '3')).exit).toBe(4);
 });
 
 test('check exits by the first check that failed', async () => {

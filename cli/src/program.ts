@@ -9,6 +9,7 @@ import { controllerCommand } from './commands/controller.ts';
 import { explainCommand } from './commands/explain.ts';
 import { getCommand } from './commands/get.ts';
 import { planCommand } from './commands/plan.ts';
+import { recordCommand } from './commands/record.ts';
 import { resetCommand } from './commands/reset.ts';
 import { rollbackCommand } from './commands/rollback.ts';
 import { upgradeCommand } from './commands/upgrade.ts';
@@ -37,6 +38,7 @@ export function buildProgram(plan: Plan, name = 'sluice'): Command {
     abortCommand,
     rollbackCommand,
     resetCommand,
+    recordCommand,
     controllerCommand,
     agentCommand,
     versionCommand,

@@ -33,6 +33,11 @@ export const CATALOGUE = {
   // Who
   PROXY_UNKNOWN: { summary: 'no such proxy', hint: 'see `sluice get`; has its agent connected?', exit: 4 },
   UPGRADE_UNKNOWN: { summary: 'no such upgrade', hint: 'see `sluice get`', exit: 4 },
+  CONNECTION_UNKNOWN: {
+    summary: 'no such connection',
+    hint: 'see `sluice connections`; one that ended before the upgrade is not kept',
+    exit: 4,
+  },
   IDENTITY_REFUSED: { summary: 'the agent could not prove who it is', hint: 'check the token on both sides', exit: 77 },
   SLOT_TAKEN: {
     summary: 'two agents claim one slot',

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Plan } from '../../program.ts';
 import { localAbort, localReset, localUpgrade } from './control.ts';
+import { localRecord } from './record.ts';
 import { keeperCommand } from './run.ts';
 import { statusCommand } from './status.ts';
 import { waitCommand } from './wait.ts';
@@ -13,5 +14,6 @@ export function agentCommand(plan: Plan): Command {
     .addCommand(statusCommand(plan))
     .addCommand(localUpgrade(plan))
     .addCommand(localAbort(plan))
-    .addCommand(localReset(plan));
+    .addCommand(localReset(plan))
+    .addCommand(localRecord(plan));
 }

@@ -1,0 +1,69 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { countEnded, type EndedConnection, NdjsonDecoder, SluiceError } from '@sluice/contract';
+import { Command } from 'commander';
+import { dirOption, needDir, whole } from '../../lib/options.ts';
+import { recordOf, type UpgradeRecord } from '../../lib/record.ts';
+import type { Plan } from '../../program.ts';
+import { type RecordOptions, recordOptions, writeRecord } from '../record.ts';
+
+const MAX_LINE_BYTES = 1024 * 1024;
+
+/** What an agent wrote of one drain into its run folder: all there is where no controller keeps a record. */
+export function localRecord(plan: Plan): Command {
+  return recordOptions(
+    new Command('record')
+      .description("how an old epoch's connections ended, by the run folder alone; the agent need not run")
+      .option(
+        '--epoch <number>',
+        'the old epoch (default: the newest one that drained)',
+        whole(0, Number.MAX_SAFE_INTEGER),
+      ),
+  )
+    .addOption(dirOption())
+    .action((options: RecordOptions & { epoch?: number; dir?: string }) =>
+      plan(async (io) => writeRecord(io, await readLocal(needDir(options), options.epoch), options)),
+    );
+}
+
+/** Throws UPGRADE_UNKNOWN when no such epoch has drained. */
+export async function readLocal(dir: string, wanted: number | undefined): Promise<UpgradeRecord> {
+  const { epochFolders } = await import('@sluice/agent/epochs/folder');
+  const root = join(dir, 'epochs');
+  const epochs = (existsSync(root) ? epochFolders(root) : []).flatMap((folder) => {
+    const meta = folder.readMeta();
+    return meta === undefined ? [] : [{ folder, meta }];
+  });
+  const old = epochs.findLast(
+    ({ meta }) => meta.drainingSince !== undefined && (wanted === undefined || meta.epoch === wanted),
+  );
+  if (old === undefined) {
+    const which = wanted === undefined ? 'an epoch' : `epoch ${wanted}`;
+    throw new SluiceError('UPGRADE_UNKNOWN', `expected ${which} that drained in ${dir}, found none`);
+  }
+  const { folder, meta } = old;
+  const { endedBy = '', resetReport: reset, order, orderAppliedAt: appliedAt } = meta;
+  const after = epochs.find((one) => one.meta.createdBy === endedBy)?.meta;
+  const items = readEnded(join(folder.path, 'ended.ndjson'));
+  return recordOf(
+    {
+      id: endedBy,
+      proxy: basename(dir),
+      from: meta.version,
+      oldEpoch: meta.epoch,
+      ...(after && { to: after.version, epoch: after.epoch }),
+      ...(after?.method && { method: after.method }),
+      ...(meta.policy && { policy: meta.policy }),
+      ...(meta.drainingSince !== undefined && { drainStartedAt: meta.drainingSince }),
+      ...(order && { order: { version: order.version, ...(appliedAt !== undefined && { appliedAt }) } }),
+      ...(reset && { resetAt: reset.at, connections: { old: reset.old, drained: reset.drained, cut: reset.cut } }),
+    },
+    { upgradeId: endedBy, items, counts: countEnded(items), dropped: 0 },
+  );
+}
+
+function readEnded(file: string): EndedConnection[] {
+  if (!existsSync(file)) return [];
+  const decoder = new NdjsonDecoder(MAX_LINE_BYTES);
+  return decoder.push(readFileSync(file)) as unknown as EndedConnection[];
+}

@@ -90,7 +90,9 @@ export class DrainWatch {
   #stopped = false;
   #differences = 0;
   #waiting: (() => void)[] = [];
+  #onLook: (listed: boolean) => void = () => {};
   #input: VerdictInput | undefined;
+  #listed = false;
   #forecast: ReturnType<Forecast['look']> | undefined;
   #cost: EpochCost | undefined;
 
@@ -125,6 +127,19 @@ export class DrainWatch {
         clearTimeout(timer);
         resolve(true);
       });
+    });
+  }
+
+  /** True once the filter's list stands for every socket that is counted, false when `ms` are over before. */
+  untilListed(ms: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), ms);
+      this.#onLook = (listed) => {
+        if (!listed) return;
+        clearTimeout(timer);
+        resolve(true);
+      };
+      this.poke();
     });
   }
 
@@ -192,6 +207,7 @@ export class DrainWatch {
       ...(unknownInFlight !== undefined && { unknownInFlight }),
     };
     const complete = sources.kernelList ? kernel.open !== undefined : filter.complete === true;
+    this.#listed = complete;
     if (ledger && complete) ledger.look(allHeld(input), this.deeds, input.now);
     return input;
   }
@@ -221,6 +237,8 @@ export class DrainWatch {
       this.verdict = verdict;
       this.#differences = verdict.disagreement === undefined ? 0 : this.#differences + 1;
       if (changed) this.#options.onVerdict(verdict);
+      const unseen = verdict.held.some((one) => one.reason === 'unseen');
+      this.#onLook(this.#listed && !unseen && verdict.disagreement === undefined);
       if (verdict.safe) for (const done of this.#waiting.splice(0)) done();
     } catch (error) {
       this.#options.log('error', 'the drain could not be judged', { epoch: this.#options.epoch, error: String(error) });

@@ -7,8 +7,8 @@ import { Pacer } from '../pacing/pacer.ts';
 import { readDurations } from '../witnesses/durations.ts';
 import type { KeeperContext } from './context.ts';
 
-/** The filter of a lone idle worker begins to track within a second. */
-const SNAPSHOT_MS = 2_500;
+/** The filter of a quiet worker begins to track within a second. */
+const LISTED_MS = 2_500;
 
 /** The rate of an order, connections a second; 0 = all at once. */
 export function rateOf(order: DrainOrder): number {
@@ -40,15 +40,15 @@ export async function startPacing(
   const { wasm } = old.meta;
   let durations: Awaited<ReturnType<typeof readDurations>> = {};
   let usualMs: number | undefined;
+  let complete = false;
   if (paced) {
     // Until it is known who is open, nobody is told: the graces wait for it too.
-    const known = wasm ? old.table.snapshot(SNAPSHOT_MS).catch(() => {}) : undefined;
+    const listed = wasm ? watch.untilListed(LISTED_MS) : undefined;
     durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
     usualMs = await usualLatency(old.admin).catch(() => undefined);
-    await known;
+    complete = (await listed) ?? false;
     if (signal.aborted || watch.order !== order || old.ending) return;
   }
-  const complete = wasm && old.table.complete();
   const toldBefore = resumed && durations.durationMs !== undefined ? reached(old, durations.durationMs) : undefined;
   const serving = registry.serving();
   const load =
@@ -80,7 +80,13 @@ export async function startPacing(
   watch.pacer?.stop();
   watch.pacer = pacer;
   const why = pacer.why ?? (paced && durations.durationMs === undefined ? durations.why : undefined);
-  log('info', 'connections are told to leave', { epoch: old.number, mode: pacer.mode, perSecond, ...(why && { why }) });
+  log('info', 'connections are told to leave', {
+    epoch: old.number,
+    mode: pacer.mode,
+    perSecond,
+    resumed: toldBefore !== undefined,
+    ...(why && { why }),
+  });
   pacer.start();
 }
 

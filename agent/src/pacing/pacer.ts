@@ -14,11 +14,15 @@ import {
 } from './plan.ts';
 
 const TICK_MS = 100;
-/** A cut-off is reached so long after it was set, so that a late tick does not let time itself pass it. */
-const LEAD_MS = 3 * TICK_MS;
+/**
+ * Ages grow while a cut-off stands, so it tells ever younger connections as time goes by. It is set so that it is reached
+ * when this is over, and taken back then. Envoy reads it each 50 ms (the presets' refresh_interval): what was born within
+ * that time after the last one whose turn it is may be told with it, and pays by `leftEarly`.
+ */
+const REACH_MS = 50;
 /** One that went away this little before its turn was told by a cut-off that came a moment early. */
 const EARLY_MS = 1_000;
-/** While nobody's turn has come the cut-off must not be reached by time alone. */
+/** Taken back this far: when the agent dies, nobody is told before its successor is there. */
 const HOLD_MS = 5_000;
 const ADAPT_EVERY_MS = 1_000;
 /** Resolution of Envoy's scale, a float32 near 1. */
@@ -70,6 +74,7 @@ export class Pacer {
   #heldUntil = 0;
   #done = false;
   #timer: NodeJS.Timeout | undefined;
+  #holding: NodeJS.Timeout | undefined;
   #adaptedAt: number;
   #load: Load | undefined;
   #allToldAt: number | undefined;
@@ -94,6 +99,7 @@ export class Pacer {
 
   stop(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#holding);
     this.#done = true;
   }
 
@@ -171,26 +177,37 @@ export class Pacer {
   }
 
   #byAge(at: number): void {
-    const { hands, durationMs, floorAgeMs } = this.#options;
+    const { hands, durationMs, floorAgeMs, now } = this.#options;
     const open = hands.connections();
     this.#credit -= this.#leftEarly(open);
     const old = open.filter((one) => at - one.openedAt >= floorAgeMs);
     const next = ageStep(old, { toldBefore: this.#toldBefore, credit: this.#credit }, durationMs * FLOAT_STEP);
     this.#credit = next.credit;
-    for (const id of next.told) this.told.set(id, at);
+    this.#tell(next.told, at);
     if (next.done && floorAgeMs === 0) {
       this.#tellAll(at);
       return;
     }
     if (next.told.length > 0) {
       this.#toldBefore = next.toldBefore;
-      // Ages grow while the file stands.
-      this.#cutoff(at + LEAD_MS - this.#toldBefore);
+      this.#cutoff(at + REACH_MS - this.#toldBefore);
       this.#heldUntil = 0;
-    } else if (Number.isFinite(this.#toldBefore) && at + HOLD_MS / 2 > this.#heldUntil) {
-      this.#heldUntil = at + HOLD_MS;
-      this.#cutoff(this.#heldUntil - this.#toldBefore);
+      this.#holding = setTimeout(() => this.#hold(now()), REACH_MS);
+    } else if (at + HOLD_MS / 2 > this.#heldUntil) {
+      this.#hold(at);
     }
+  }
+
+  /** Takes the cut-off back, so that time alone does not reach it. */
+  #hold(at: number): void {
+    if (this.#done || !Number.isFinite(this.#toldBefore)) return;
+    this.#heldUntil = at + HOLD_MS;
+    this.#cutoff(this.#heldUntil - this.#toldBefore);
+  }
+
+  /** A marked one that stays silent is told once more, by the pressure: its turn was the first time. */
+  #tell(ids: readonly string[], at: number): void {
+    for (const id of ids) if (!this.told.has(id)) this.told.set(id, at);
   }
 
   /** Those near the cut-off that were gone before their turn: they were told too, and cost one all the same. */
@@ -212,7 +229,7 @@ export class Pacer {
       return;
     }
     this.#toldBefore = at - Math.max(ageMs, floorAgeMs);
-    this.#cutoff(at + LEAD_MS - this.#toldBefore);
+    this.#cutoff(at + REACH_MS - this.#toldBefore);
   }
 
   #byMark(at: number): void {
@@ -220,12 +237,13 @@ export class Pacer {
     const next = markStep(hands.connections(), policy, this.#credit, perSecond === 0);
     this.#credit = next.credit;
     if (next.told.length > 0) hands.mark(next.told);
-    for (const id of next.told) this.told.set(id, at);
+    this.#tell(next.told, at);
     // A mark is heard with the next response only. The silent ones hear the pressure, once it can hit nobody else.
     if (next.done && !next.exempt) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
   }
 
   #tellAll(at: number): void {
+    clearTimeout(this.#holding);
     this.#options.hands.setPressure(pressureForAll(this.#options.durationMs));
     this.#allToldAt = at;
     this.#done = true;

@@ -1,0 +1,168 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import http2 from 'node:http2';
+import path from 'node:path';
+import type { EndedConnection } from '@sluice/contract';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { envoyBinary } from '../harness/envoy-bin.ts';
+import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
+import { type Block, claimBlock } from '../harness/ports.ts';
+import { staticBootstrap } from '../harness/static-bootstrap.ts';
+
+let block: Block;
+let upstream: http.Server;
+let port: number;
+let dir: string;
+let keepers: KeeperProcess[];
+let members: Member[];
+let bootstrap: string;
+
+beforeEach(async () => {
+  block = await claimBlock();
+  port = await block.port();
+  keepers = [];
+  members = [];
+  const upstreamPort = await block.port();
+  upstream = http.createServer((_, response) => response.end('done\n'));
+  upstream.keepAliveTimeout = 60_000;
+  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
+  dir = path.join(block.dir, 'run');
+  mkdirSync(dir);
+  bootstrap = path.join(block.dir, 'envoy.json');
+  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
+});
+
+afterEach(async () => {
+  for (const member of members) member.session.destroy();
+  for (const keeper of keepers) keeper.child.kill('SIGKILL');
+  endEpochs(dir);
+  upstream.closeAllConnections();
+  upstream.close();
+  await block.release();
+});
+
+interface Pacing {
+  readonly perSecond: number;
+  readonly order?: 'oldest' | 'idlest';
+}
+
+async function keeper(version: string, pacing: Pacing): Promise<KeeperProcess> {
+  const started = await KeeperProcess.start({
+    proxy: 'edge',
+    dir,
+    bootstrap,
+    envoy: await envoyBinary(version),
+    baseId: block.baseId(),
+    concurrency: 2,
+    policy: { pacing: { ...pacing, adapt: false } },
+  });
+  keepers.push(started);
+  return started;
+}
+
+/** An HTTP/2 connection, and its place among those that were told to leave. */
+class Member {
+  readonly session: http2.ClientHttp2Session;
+  readonly told: Promise<number>;
+  place: number | undefined;
+
+  constructor(session: http2.ClientHttp2Session, next: () => number) {
+    this.session = session;
+    session.on('error', () => {});
+    this.told = new Promise((resolve) =>
+      session.once('goaway', () => {
+        this.place = next();
+        resolve(this.place);
+      }),
+    );
+  }
+
+  ask(): Promise<void> {
+    const stream = this.session.request({ ':path': '/' });
+    return new Promise((resolve, reject) => stream.on('error', reject).on('end', resolve).resume().end());
+  }
+}
+
+/** One after the other, each with an answer, `apartMs` apart: ages are told apart by some 50 ms. */
+async function open(n: number, apartMs: number): Promise<Member[]> {
+  let places = 0;
+  for (let i = 0; i < n; i += 1) {
+    const member = new Member(http2.connect(`http://127.0.0.1:${port}`), () => places++);
+    members.push(member);
+    await Promise.all([member.ask(), new Promise((resolve) => setTimeout(resolve, apartMs))]);
+  }
+  return members;
+}
+
+const untold = (all: readonly Member[]) => all.filter((one) => one.place === undefined).length;
+
+/** Neighbours may change places. */
+function expectOldestFirst(all: readonly Member[], slack: number): void {
+  for (const [age, member] of all.entries()) expect(Math.abs((member.place ?? -1) - age)).toBeLessThanOrEqual(slack);
+}
+
+test('connections are told one after the other, the oldest first', async () => {
+  const agent = await keeper('1.40.0', { perSecond: 20 });
+  const all = await open(60, 40);
+  await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.39.3') });
+  const left = await Promise.race(all.map((one) => one.told.then(() => untold(all))));
+  expect(left).toBeGreaterThan(40);
+  await Promise.all(all.map((one) => one.told));
+  expectOldestFirst(all, 5);
+  await agent.line('old epoch reset');
+  expect(agent.lines.find((line) => line.message === 'connections are told to leave')).toMatchObject({ mode: 'age' });
+});
+
+test('an agent that is killed in the middle: its successor goes on where it was', async () => {
+  const agent = await keeper('1.40.0', { perSecond: 15 });
+  const all = await open(60, 40);
+  await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  await all[10]?.told;
+  agent.child.kill('SIGKILL');
+  await agent.child.ended;
+  const successor = await keeper('1.40.0', { perSecond: 15 });
+  // Its cut-off stood meanwhile, and ages grew: connections leave as fast as they came at most.
+  const begun = await successor.line('connections are told to leave');
+  expect(begun).toMatchObject({ mode: 'age', resumed: true });
+  await Promise.all(all.map((one) => one.told));
+  expectOldestFirst(all, 10);
+  await successor.line('old epoch reset');
+});
+
+test('the idlest first, chosen one by one, where policy says so', async () => {
+  const agent = await keeper('1.40.0', { perSecond: 8, order: 'idlest' });
+  const all = await open(24, 0);
+  const busy = all.filter((_, n) => n % 2 === 0);
+  const quiet = all.filter((_, n) => n % 2 === 1);
+  const over = new AbortController();
+  const asking = busy.map(async (one) => {
+    while (one.place === undefined && !over.signal.aborted) await one.ask().catch(() => {});
+  });
+  const ports = new Map(all.map((one) => [one.session.socket?.localPort, one]));
+  await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  // A mark is heard with a response only: the quiet ones leave by the pressure, at the end.
+  await Promise.all(all.map((one) => one.told));
+  over.abort();
+  await Promise.all(asking);
+  await agent.line('old epoch reset');
+  const ended = readFileSync(path.join(dir, 'epochs/0/ended.ndjson'), 'utf8').trim().split('\n');
+  const turns = ended
+    .map((line) => (JSON.parse(line) as EndedConnection).connection)
+    .sort((a, b) => (a.toldAt ?? 0) - (b.toldAt ?? 0))
+    .map(({ peer }) => ports.get(Number(peer.slice(peer.lastIndexOf(':') + 1))));
+  expect(turns).toHaveLength(24);
+  const mean = (which: readonly Member[]) => which.reduce((sum, one) => sum + turns.indexOf(one), 0) / which.length;
+  expect(mean(quiet)).toBeLessThan(mean(busy) - 6);
+  expect(agent.lines.find((line) => line.message === 'connections are told to leave')).toMatchObject({ mode: 'mark' });
+});
+
+test('without the filter nobody knows the ages: the cut-off sweeps', async () => {
+  const agent = await keeper('1.38.3', { perSecond: 20 });
+  const all = await open(60, 40);
+  await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.38.3') });
+  const left = await Promise.race(all.map((one) => one.told.then(() => untold(all))));
+  expect(left).toBeGreaterThan(0);
+  await Promise.all(all.map((one) => one.told));
+  await agent.line('old epoch reset');
+  expect(agent.lines.find((line) => line.message === 'connections are told to leave')).toMatchObject({ mode: 'sweep' });
+});

@@ -122,6 +122,11 @@ export const CATALOGUE = {
     hint: 'see the log of both sides; the one that accepted before accepts still',
     exit: 7,
   },
+  PREFLIGHT_POLICY: {
+    summary: 'the serving epoch can not be drained as the policy wants',
+    hint: 'leave the rule out, or restart this proxy',
+    exit: 6,
+  },
   // Run
   EPOCH_DIED: { summary: 'an epoch ended before it served', hint: 'see its log', exit: 7 },
   EPOCH_TIMEOUT: {

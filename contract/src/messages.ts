@@ -165,7 +165,13 @@ export type ControllerMessage =
   | { readonly type: 'welcome'; readonly v: number }
   | { readonly type: 'refused'; readonly code: string; readonly message: string }
   | { readonly type: 'ping' }
-  | { readonly type: 'preflight'; readonly upgradeId: string; readonly target: UpgradeTarget }
+  /** `policy`: what the serving epoch must be able to do; the agent's own when absent. */
+  | {
+      readonly type: 'preflight';
+      readonly upgradeId: string;
+      readonly target: UpgradeTarget;
+      readonly policy?: DrainPolicy;
+    }
   | { readonly type: 'start'; readonly upgradeId: string; readonly target: UpgradeTarget; readonly policy: DrainPolicy }
   /** The same order as the ECDS resource; applied only if it has not come by xDS within a second. */
   | { readonly type: 'drain'; readonly order: DrainOrder }

@@ -28,11 +28,11 @@ export function commandHandler(
     switch (message.type) {
       case 'preflight': {
         const { upgradeId } = message;
-        const result = await upgrades.check(message.target);
+        const result = await upgrades.check(message.target, message.policy);
         return send({ type: 'preflight', upgradeId, ...result });
       }
       case 'check': {
-        const { ok, checks, method } = await upgrades.check(message.target);
+        const { ok, checks, method } = await upgrades.check(message.target, message.policy);
         const notes = await notesFor(context, message.policy, method);
         return send({ type: 'checked', requestId: message.requestId, ok, checks, notes });
       }

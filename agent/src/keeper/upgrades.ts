@@ -1,9 +1,10 @@
 import type { CheckResult, DrainPolicy, MethodName, UpgradeTarget } from '@sluice/contract';
-import { SluiceError, toSluiceError } from '@sluice/contract';
+import { completePolicy, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import { ENVOY_METHODS, type HandoverMethod, methodNamed } from '../methods/index.ts';
 import { methodFor, type PreflightInput, preflight, type Serving } from '../preflight/index.ts';
+import { checkPolicy } from '../preflight/policy.ts';
 import { failed } from '../preflight/result.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
@@ -42,9 +43,16 @@ export class Upgrades {
     this.#adopted = watch;
   }
 
-  /** Checks the target; nothing of the serving epoch is touched. */
-  async check(target: UpgradeTarget): Promise<Checked> {
-    const from = this.#context.registry.serving()?.meta.version;
+  /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
+  async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
+    const serving = this.#context.registry.serving()?.meta;
+    const result = await this.#checkTarget(target, serving?.version);
+    if (serving === undefined) return result;
+    const kept = checkPolicy(completePolicy(policy), serving);
+    return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, kept] };
+  }
+
+  async #checkTarget(target: UpgradeTarget, from: string | undefined): Promise<Checked> {
     const known = from === undefined ? {} : { from };
     let binary: string;
     try {

@@ -24,7 +24,7 @@ export function runCommand({ agents, orders, log }: CommandParts, state: Upgrade
   };
   switch (command.type) {
     case 'sendPreflight':
-      send(command.slot, { type: 'preflight', upgradeId, target });
+      send(command.slot, { type: 'preflight', upgradeId, target, policy });
       break;
     case 'sendStart':
       send(command.slot, { type: 'start', upgradeId, target, policy });

@@ -1,0 +1,26 @@
+import { DEFAULT_POLICY, type DrainPolicy } from '@sluice/contract';
+import { expect, it } from 'vitest';
+import { checkPolicy } from './policy.ts';
+
+const alone: DrainPolicy = {
+  ...DEFAULT_POLICY,
+  rules: [{ name: 'probes', match: { peers: ['10.0.0.9'] }, nudge: false }],
+};
+const idlest: DrainPolicy = { ...DEFAULT_POLICY, pacing: { ...DEFAULT_POLICY.pacing, order: 'idlest' } };
+const routes: DrainPolicy = { ...DEFAULT_POLICY, rules: [{ name: 'r', match: { routes: ['a'] }, protectMs: 5 }] };
+const able = { version: '1.40.0', wasm: true, leave: true };
+
+it.each([
+  [DEFAULT_POLICY, { version: '1.38.3', wasm: false }, true, 'can be kept'],
+  [alone, able, true, 'can be kept'],
+  [alone, { version: '1.36.4', wasm: true }, false, 'rule probes wants some left alone'],
+  [alone, { version: '1.38.3', wasm: false }, false, 'runs no filter'],
+  [idlest, { version: '1.36.4', wasm: true }, true, 'the oldest leave first'],
+  [routes, { version: '1.38.3', wasm: false }, true, 'rules by route match nobody'],
+  [routes, able, true, 'can be kept'],
+])('%# says whether the serving epoch can keep the policy', (policy, serving, ok, found) => {
+  const check = checkPolicy(policy, serving);
+  expect(check.ok).toBe(ok);
+  expect(check.found).toContain(found);
+  if (!ok) expect(check.code).toBe('SLUICE_PREFLIGHT_POLICY');
+});

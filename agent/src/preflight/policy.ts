@@ -1,0 +1,29 @@
+import { type CheckResult, type DrainPolicy, needsMarks, needsRoutes } from '@sluice/contract';
+import { failed, passed } from './result.ts';
+
+/** What is known of the epoch that is to drain. */
+export interface Drainable {
+  readonly version: string;
+  /** It runs the filter. */
+  readonly wasm: boolean;
+  /** Single connections can be told to leave. */
+  readonly leave?: boolean;
+}
+
+/**
+ * Whether the serving epoch can be drained as policy says. Whoever policy wants left alone must not be told with the
+ * others, so a rule that this Envoy can not keep is refused; an order of leaving that it can not keep is only said.
+ */
+export function checkPolicy(policy: DrainPolicy, serving: Drainable): CheckResult {
+  const marks = serving.wasm && serving.leave === true;
+  const why = serving.wasm ? `Envoy ${serving.version} has no call for it` : `Envoy ${serving.version} runs no filter`;
+  const alone = policy.rules.filter((rule) => rule.nudge === false).map((rule) => rule.name);
+  if (alone.length > 0 && !marks) {
+    const found = `rule ${alone.join(', ')} wants some left alone, and connections can not be told one by one: ${why}`;
+    return failed('policy', 'PREFLIGHT_POLICY', found);
+  }
+  const notes: string[] = [];
+  if (needsMarks(policy) && !marks) notes.push(`the oldest leave first, not the idlest: ${why}`);
+  if (needsRoutes(policy) && !serving.wasm) notes.push(`rules by route match nobody: ${why}`);
+  return passed('policy', notes.length === 0 ? 'can be kept' : notes.join('; '));
+}

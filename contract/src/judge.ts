@@ -48,7 +48,7 @@ export function judge(connection: Connection, input: JudgeInput, listed: boolean
     treatment,
     protected: kept.waits && released === undefined,
     reason: kept.reason,
-    holds: HOLDING.has(kept.reason),
+    holds: HOLDING.has(kept.reason) || !listed || !holdsNothing(connection, input),
     ...(released !== undefined && { released }),
     ...(kept.until !== undefined && { until: kept.until }),
   };

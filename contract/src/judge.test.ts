@@ -1,0 +1,43 @@
+import { describe, expect, it } from 'vitest';
+import type { Connection } from './connections.ts';
+import { type JudgeInput, judge } from './judge.ts';
+import { DEFAULT_POLICY } from './policy.ts';
+
+const NOW = 1_000_000;
+const connection: Connection = {
+  epoch: 0,
+  id: '1',
+  peer: '10.0.0.1:1',
+  local: '10.0.0.2:80',
+  listener: 'in',
+  protocol: 'unknown',
+  openedAt: 0,
+};
+const input: JudgeInput = { now: NOW, policy: DEFAULT_POLICY, drainStartedAt: NOW - 100, orderAppliedAt: NOW - 50 };
+
+/** The kernel alone sees a WebSocket of an Envoy without the filter as any other silent connection. */
+describe('what a connection may hold', () => {
+  it.each([
+    ['nothing is known of the requests in flight', {}, connection, true],
+    ['one is in flight that nobody can place', { unknownInFlight: 1 }, connection, true],
+    ['Envoy counts no request', { unknownInFlight: 0 }, connection, false],
+    [
+      'the filter saw its last request end',
+      { unknownInFlight: 1 },
+      { ...connection, protocol: 'http1', inFlight: 0, lastActivityAt: NOW - 10 },
+      false,
+    ],
+    [
+      'a stream begun before the order may be on an HTTP/2 connection',
+      { unknownInFlight: 1 },
+      { ...connection, protocol: 'http2', inFlight: 0, lastActivityAt: NOW - 10 },
+      true,
+    ],
+  ] as const)('%s', (_, more, one, holds) => {
+    expect(judge(one as Connection, { ...input, ...more }, true).holds).toBe(holds);
+  });
+
+  it('who made the row is not heard now', () => {
+    expect(judge(connection, { ...input, unknownInFlight: 0 }, false).holds).toBe(true);
+  });
+});

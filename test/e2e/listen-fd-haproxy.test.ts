@@ -1,12 +1,13 @@
 import { existsSync } from 'node:fs';
-import { chmod, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { isAlive, signal } from '@sluice/agent/epochs/proc';
 import { CommandFolder, type CommandMeta } from '@sluice/agent/listen-fd/command/epoch';
-import type { EpochStatus } from '@sluice/contract';
+import type { EpochStatus, UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
 import { CliAgent } from '../harness/cli-agent.ts';
+import { ControllerProcess } from '../harness/controller.ts';
 import { findHaproxy, HAPROXY_COMMAND, type HaproxyConfig, haproxyConfig } from '../harness/haproxy.ts';
 import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
@@ -14,6 +15,7 @@ import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { TcpClient } from '../harness/load/session.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { until } from '../harness/process.ts';
 import { spawnUpstream, type UpstreamHandle } from '../harness/upstream/handle.ts';
 
 const haproxy = await findHaproxy();
@@ -23,6 +25,7 @@ const it = test.skipIf(haproxy.binary === undefined);
 let block: Block;
 let upstream: UpstreamHandle;
 const agents: CliAgent[] = [];
+const controllers: ControllerProcess[] = [];
 
 afterEach(async () => {
   for (const agent of agents.splice(0)) {
@@ -34,6 +37,7 @@ afterEach(async () => {
       if (meta) signal(meta, 'SIGKILL');
     }
   }
+  for (const controller of controllers.splice(0)) await controller.kill();
   await upstream?.stop();
   await block?.release();
 });
@@ -99,6 +103,7 @@ it("A to B to A under load: every request is answered, a TCP session lives throu
   ];
   for (const client of clients) client.start();
   const held = await TcpEcho.open(ports.tcp);
+  const download = slowDownload(ports.http, 6_000);
   await busy(clients);
   const begun = Date.now();
 
@@ -118,6 +123,7 @@ it("A to B to A under load: every request is answered, a TCP session lives throu
   await held.echo('after the second');
   // The first is held by this one session alone by now.
   expect((await epochs()).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['0 draining', '2 serving']);
+  expect(await download).toBe(70_000);
   const closing = Date.now();
   await held.close();
   const reset = await agent.line('old epoch reset', (line) => line.epoch === 0);
@@ -187,6 +193,8 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
 
   const serving = new CommandFolder(path.join(next.dir, 'epochs'), 1).read() as CommandMeta;
   signal(serving, 'SIGKILL');
+  // Once its worker has ended too, with the connections that it had.
+  await next.line('the serving epoch crashed');
   // Connections wait in the queue of the held socket.
   expect(await header(ports.http)).toBe('B');
   expect((await epochsOf(next)).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['2 serving']);
@@ -195,6 +203,61 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
 async function epochsOf(agent: CliAgent): Promise<EpochStatus[]> {
   return (JSON.parse(await agent.sluice('agent', 'status', '-o', 'json')) as { epochs: EpochStatus[] }).epochs;
 }
+
+it('through the controller: preflight, start, order, verdict, reset, rollback; what an override cuts is named', async () => {
+  const { agent, ports, config, write } = await rig();
+  agent.child.kill('SIGTERM');
+  await agent.child.ended;
+  const resources = path.join(block.dir, 'resources');
+  await mkdir(resources);
+  const controller = await ControllerProcess.start({
+    apiPort: await block.port(),
+    xdsPort: await block.port(),
+    state: path.join(block.dir, 'state.db'),
+    resources,
+  });
+  controllers.push(controller);
+  const linked = await CliAgent.start({ ...config, controller: [controller.url] });
+  agents.push(linked);
+  await controller.linked('edge');
+  const [a, b] = [path.join(block.dir, 'A.cfg'), await write('B')];
+  const start = (bootstrap: string): Promise<UpgradeView> =>
+    controller.call('POST', '/upgrades', { proxy: 'edge', to: haproxy.binary, bootstrap });
+
+  const broken = await write('broken', { extra: 'frontend nonsense\n  bind nowhere\n' });
+  const refused = await controller.phase((await start(broken)).id, ['Failed']);
+  expect(JSON.stringify(refused)).toContain('PREFLIGHT_BOOTSTRAP');
+  expect(await header(ports.http)).toBe('A');
+
+  const done = await controller.phase((await start(b)).id, ['Done']);
+  expect(done).toMatchObject({ method: 'listen-fd', order: { via: 'link' }, connections: { cut: [] } });
+  expect(await header(ports.http)).toBe('B');
+
+  // A session that would hold the old epoch for as long as it likes.
+  const held = await TcpEcho.open(ports.tcp);
+  const back = await start(a);
+  const draining = await controller.phase(back.id, ['Draining']);
+  expect(await header(ports.http)).toBe('A');
+  await held.echo('on the old epoch');
+  await expect(controller.call('POST', `/upgrades/${back.id}/reset`, {})).rejects.toThrow(/RESET_PROTECTED/);
+  await controller.call('POST', `/upgrades/${draining.id}/reset`, { override: { by: 'test', reason: 'enough' } });
+  const cut = await controller.phase(back.id, ['Done']);
+  expect(cut.connections?.cut).toMatchObject([{ protocol: 'tcp', peer: held.local }]);
+
+  const again = await TcpEcho.open(ports.tcp);
+  const forth = await start(b);
+  await controller.phase(forth.id, ['Draining']);
+  await controller.call('POST', `/upgrades/${forth.id}/rollback`, {});
+  await until('the configuration from before serves', async () =>
+    (await header(ports.http)) === 'A' ? true : undefined,
+  );
+  await again.echo('two epochs ago');
+  await again.close();
+  await controller.phase(forth.id, ['RolledBack']);
+  await until('one epoch is left', async () =>
+    (await controller.proxy('edge')).epochs.length === 1 ? true : undefined,
+  );
+});
 
 it('two agents: the second takes the sockets over from the first, which drains and ends', async () => {
   const socket = () => path.join(block.dir, 'fd.sock');
@@ -229,11 +292,14 @@ it('two agents: the second takes the sockets over from the first, which drains a
 /** A TCP connection that asks when it is told to, and must not be cut. */
 class TcpEcho {
   readonly ids: string[] = [];
+  /** `ip:port` of the client. */
+  readonly local: string;
   readonly #socket: net.Socket;
   #data = '';
 
   private constructor(socket: net.Socket) {
     this.#socket = socket;
+    this.local = `${socket.localAddress}:${socket.localPort}`;
     socket.setEncoding('utf8').on('data', (chunk: string) => {
       this.#data += chunk;
     });
@@ -265,6 +331,12 @@ class TcpEcho {
     this.#socket.end();
     await new Promise((resolve) => this.#socket.once('close', resolve));
   }
+}
+
+/** A body spread over `ms`; resolves with its length. Rejects when it is cut. */
+async function slowDownload(port: number, ms: number): Promise<number> {
+  const response = await fetch(`http://127.0.0.1:${port}/echo?size=69999&slow=${ms}`);
+  return (await response.arrayBuffer()).byteLength;
 }
 
 async function header(port: number): Promise<string | null> {

@@ -22,10 +22,15 @@ export class KeeperProcess {
     this.dir = dir;
   }
 
-  static async start(config: { dir: string } & Record<string, unknown>): Promise<KeeperProcess> {
+  /** `within`: a command that runs it somewhere else, such as in another network namespace. */
+  static async start(
+    config: { dir: string } & Record<string, unknown>,
+    within: readonly string[] = [],
+  ): Promise<KeeperProcess> {
     const keeper = new KeeperProcess(config.dir);
     const main = path.join(import.meta.dirname, 'keeper-main.ts');
-    keeper.child = await start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(config)], {
+    const [command = '', ...args] = [...within, process.execPath, '--conditions=sluice-source', main];
+    keeper.child = await start(command, [...args, JSON.stringify(config)], {
       name: 'keeper',
       ready: /"keeper ready"/,
       readyTimeoutMs: 40_000,

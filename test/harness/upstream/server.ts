@@ -14,6 +14,8 @@ export interface UpstreamPorts {
   readonly tcp: number;
   /** Not behind Envoy: what the upstream has seen. */
   readonly control: number;
+  /** 127.0.0.1 when absent. */
+  readonly host?: string;
 }
 
 export interface Upstream {
@@ -89,11 +91,11 @@ export async function startUpstream(ports: UpstreamPorts, hold: Holder = NOTHING
 
   const rpc = grpcServer(note, hold);
   await Promise.all([
-    listen(plain, ports.http),
-    listen(h2, ports.http2),
-    listen(tcp, ports.tcp),
-    listen(control, ports.control),
-    bind(rpc, ports.grpc),
+    listen(plain, ports.http, ports.host),
+    listen(h2, ports.http2, ports.host),
+    listen(tcp, ports.tcp, ports.host),
+    listen(control, ports.control, ports.host),
+    bind(rpc, ports.grpc, ports.host),
   ]);
   return {
     seen,
@@ -180,16 +182,16 @@ function grpcServer(note: (id: string) => void, hold: Holder): grpc.Server {
   return server;
 }
 
-function listen(server: net.Server | http2.Http2Server, port: number): Promise<void> {
+function listen(server: net.Server | http2.Http2Server, port: number, host = HOST): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ port, host: HOST, backlog: 4096 }, () => resolve());
+    server.listen({ port, host, backlog: 4096 }, () => resolve());
   });
 }
 
-function bind(server: grpc.Server, port: number): Promise<void> {
+function bind(server: grpc.Server, port: number, host = HOST): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(`${HOST}:${port}`, grpc.ServerCredentials.createInsecure(), (error) =>
+    server.bindAsync(`${host}:${port}`, grpc.ServerCredentials.createInsecure(), (error) =>
       error ? reject(error) : resolve(),
     );
   });

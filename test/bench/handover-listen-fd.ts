@@ -1,13 +1,21 @@
+import { writeFile } from 'node:fs/promises';
+import { request } from 'node:http';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { signal } from '@sluice/agent/epochs/proc';
+import { CommandFolder } from '@sluice/agent/listen-fd/command/epoch';
+import { CliAgent } from '../harness/cli-agent.ts';
+import { HAPROXY_COMMAND, haproxyConfig } from '../harness/haproxy.ts';
 import { claimBlock } from '../harness/ports.ts';
 import { type Child, start } from '../harness/process.ts';
-import type { Side } from './handover-sides.ts';
+import { spawnUpstream } from '../harness/upstream/handle.ts';
+import { type Side, twice } from './handover-sides.ts';
 
-/** The old server ends this long after the take-over: later than all requests, with silent connections left. */
-const MAX_DRAIN_MS = 7_500;
+/** The old server ends at the latest so long after the take-over. */
+const MAX_DRAIN_MS = 20_000;
 
 /** A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream. */
-export async function listenFdSide(): Promise<Side> {
+export async function nodeSide(): Promise<Side> {
   const block = await claimBlock();
   const [port, http2Port] = [await block.port(), await block.port()];
   const config = {
@@ -46,4 +54,68 @@ export async function listenFdSide(): Promise<Side> {
       await block.release();
     },
   };
+}
+
+/** HAProxy under `sluice agent`: to and fro between two configurations, on the same listen sockets. */
+export async function haproxySide(binary: string): Promise<Side> {
+  const block = await claimBlock();
+  const upstream = await spawnUpstream(block);
+  const [port, http2Port, tcp] = [await block.port(), await block.port(), await block.port()];
+  const files: string[] = [];
+  for (const name of ['A', 'B']) {
+    const file = path.join(block.dir, `${name}.cfg`);
+    await writeFile(file, haproxyConfig({ name, upstream: upstream.ports }));
+    files.push(file);
+  }
+  const listen = { HTTP: `127.0.0.1:${port}`, H2: `127.0.0.1:${http2Port}`, TCP: `127.0.0.1:${tcp}` };
+  const agent = await CliAgent.start({
+    proxy: 'edge',
+    dir: path.join(block.dir, 'run'),
+    envoy: binary,
+    bootstrap: files[0],
+    command: { ...HAPROXY_COMMAND, listen },
+  });
+  let round = 0;
+  return {
+    port,
+    http2Port,
+    async handOver() {
+      const old = CommandFolder.all(path.join(agent.dir, 'epochs'))
+        .map((folder) => folder.read())
+        .find((meta) => meta?.state === 'serving');
+      if (old === undefined) throw new Error('no epoch serves');
+      // Not by the command line: a process of Node starting would be load of our own.
+      await post(path.join(agent.dir, 'agent.sock'), { to: binary, bootstrap: files[++round % files.length] });
+      await agent.line('new epoch serves', (line) => line.epoch === round);
+      return old.pid;
+    },
+    async settled() {
+      await agent.line('old epoch reset', (line) => line.epoch === round - 1);
+    },
+    twice: () => twice(upstream),
+    async stop() {
+      agent.child.kill();
+      await agent.child.ended;
+      for (const folder of CommandFolder.all(path.join(agent.dir, 'epochs'))) {
+        const meta = folder.read();
+        // A worker of HAProxy ends with its master.
+        if (meta) signal(meta, 'SIGKILL');
+      }
+      await upstream.stop();
+      await block.release();
+    },
+  };
+}
+
+function post(socketPath: string, body: object): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath, method: 'POST', path: '/v1/upgrade', timeout: 30_000 }, (response) => {
+      response.resume();
+      const { statusCode = 0 } = response;
+      if (statusCode < 300) resolve();
+      else reject(new Error(`the agent answered ${statusCode} to the upgrade`));
+    });
+    call.on('error', reject);
+    call.end(JSON.stringify(body));
+  });
 }

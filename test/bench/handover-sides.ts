@@ -8,7 +8,7 @@ import { NativeEnvoy } from './native.ts';
 const VERSIONS = ['1.39.3', '1.40.0'] as const;
 const START_LIMIT_MS = 30_000;
 /** Bare hot restart: the parent ends so long after the child started. */
-export const BARE_PARENT_S = 8;
+export const BARE_PARENT_S = 7;
 const BARE_FLAGS = ['--drain-time-s', '5', '--parent-shutdown-time-s', String(BARE_PARENT_S)];
 /** What a bare drain of 5 s is compared with: silent HTTP/1 is closed after the same time. */
 const POLICY: PolicyPatch = { http1: { silentIdleGraceMs: 5_000 }, maxDrainMs: 60_000 };
@@ -31,7 +31,8 @@ export async function oursSide(method: MethodName): Promise<Side> {
   const block = await claimBlock();
   const upstream = await spawnUpstream(block);
   const [from] = VERSIONS;
-  const stack = await Stack.start({ block, upstream: upstream.ports, from, versions: VERSIONS, policy: POLICY });
+  const agent = { hotRestart: method === 'hot-restart' };
+  const stack = await Stack.start({ block, upstream: upstream.ports, from, versions: VERSIONS, policy: POLICY, agent });
   const watching = new AbortController();
   const follower = new Follower(() => {});
   void stack.api.watch((item) => follower.take(item), watching.signal).catch(() => {});
@@ -98,6 +99,6 @@ export async function nativeSide(kind: 'bare' | 'plain'): Promise<Side> {
   };
 }
 
-async function twice(upstream: { seen(): Promise<Map<string, number>> }): Promise<number> {
+export async function twice(upstream: { seen(): Promise<Map<string, number>> }): Promise<number> {
   return [...(await upstream.seen()).values()].filter((count) => count > 1).length;
 }

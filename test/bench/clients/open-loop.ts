@@ -45,6 +45,8 @@ const SHARES: readonly ('http1' | 'http2' | 'fresh')[] = [
 ];
 const SLOW_CONNECT_MS = 900;
 const MAX_KEPT = 1_000;
+/** A pool closes what it did not need for so long; the client closes, so no request is on its way. */
+const KEEP_IDLE_MS = 2_000;
 
 /**
  * Requests by the clock and not by the answers: each is due at a moment and its latency counts from there, so that a
@@ -52,7 +54,7 @@ const MAX_KEPT = 1_000;
  */
 export class OpenLoop {
   private readonly options: OpenLoopOptions;
-  private readonly idle: LeanHttp1[] = [];
+  private readonly idle: { readonly connection: LeanHttp1; readonly since: number }[] = [];
   private readonly http2: LeanHttp2[] = [];
   private readonly waiting = new Map<string, (wrong: string | undefined) => void>();
   private readonly due: number[] = [];
@@ -64,6 +66,7 @@ export class OpenLoop {
   constructor(options: OpenLoopOptions) {
     this.options = options;
     for (let i = 0; i < options.http2Connections; i++) this.http2.push(this.openHttp2(i));
+    setInterval(() => this.closeUnneeded(), KEEP_IDLE_MS / 4);
   }
 
   /** Answers a second with so many requests in flight all the time. */
@@ -133,7 +136,7 @@ export class OpenLoop {
       const connection = this.kept() ?? this.openHttp1();
       this.ask(connection, (wrong) => {
         done(wrong);
-        if (!connection.leaving && this.idle.length < MAX_KEPT) this.idle.push(connection);
+        if (!connection.leaving && this.idle.length < MAX_KEPT) this.idle.push({ connection, since: now() });
       });
     }
   }
@@ -141,8 +144,15 @@ export class OpenLoop {
   /** The one used last: those that are not needed stay silent, as in any pool. */
   private kept(): LeanHttp1 | undefined {
     for (;;) {
-      const connection = this.idle.pop();
+      const connection = this.idle.pop()?.connection;
       if (connection === undefined || !connection.leaving) return connection;
+    }
+  }
+
+  private closeUnneeded(): void {
+    // The least recently used ones are at the front.
+    while (now() - (this.idle[0]?.since ?? Number.POSITIVE_INFINITY) > KEEP_IDLE_MS) {
+      this.idle.shift()?.connection.close();
     }
   }
 

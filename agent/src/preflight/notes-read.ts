@@ -11,8 +11,8 @@ import { clusterFacts, listenerFacts, upstreamConnections } from './notes-facts.
 
 /** A config dump of thousands of clusters takes Envoy's main thread a while. */
 const ADMIN_MS = 5_000;
-/** The filter of a lone idle worker begins to track within a second. */
-const SNAPSHOT_MS = 2_500;
+/** The filter of an idle worker is heard every 5 s at least, and begins to track then. */
+const SNAPSHOT_MS = 6_000;
 /** The forecast looks at these many at most: it is a plan, not a drain. */
 const MAX_FORECAST = 20_000;
 
@@ -41,7 +41,6 @@ export async function readPlanFacts(
     ...(open !== undefined && { open }),
     ...(connections && { connections, drain: forecast(connections, registry.root, policy, now) }),
     ...(method && { method }),
-    marks: complete && serving.table.marks && serving.meta.leave === true,
     unread,
   };
 }

@@ -3,7 +3,6 @@ import {
   type DrainPolicy,
   METHODS,
   type MethodName,
-  needsMarks,
   type PlanNote,
   treatmentOf,
 } from '@sluice/contract';
@@ -22,8 +21,6 @@ export interface PlanFacts {
   /** The same one by one, where they are known. */
   readonly connections?: readonly Connection[];
   readonly method?: MethodName;
-  /** Single connections can be told to leave. */
-  readonly marks: boolean;
   /** How long the drain of these would take by what earlier ones took, ms; `observed` ends stand behind it. */
   readonly drain?: { readonly likely?: number; readonly late?: number; readonly observed: number };
   readonly unread: readonly string[];
@@ -171,7 +168,7 @@ function sessionNotes({ connections, listeners }: PlanFacts, policy: DrainPolicy
   ];
 }
 
-function drainNotes({ open, connections, marks, drain }: PlanFacts, policy: DrainPolicy): PlanNote[] {
+function drainNotes({ open, connections, drain }: PlanFacts, policy: DrainPolicy): PlanNote[] {
   const about = 'drain';
   const notes: PlanNote[] = [];
   const total = open ?? connections?.length;
@@ -198,16 +195,7 @@ function drainNotes({ open, connections, marks, drain }: PlanFacts, policy: Drai
   }
   if (policy.rules.length > 0 && connections !== undefined)
     notes.push({ about, level: 'info', text: rulesText(connections, policy) });
-  if (needsMarks(policy) && !marks) notes.push({ about, level: 'warn', text: cannotChoose(policy) });
   return notes;
-}
-
-/** As paceMode decides it. */
-function cannotChoose({ rules }: DrainPolicy): string {
-  const some = rules.find(({ nudge }) => nudge === false);
-  return some === undefined
-    ? 'policy tells the idlest first, which needs a choice that this epoch can not make: the oldest are told first'
-    : `rule ${some.name} leaves some alone, and this epoch can only tell all of them: nobody is told to leave`;
 }
 
 function rulesText(connections: readonly Connection[], policy: DrainPolicy): string {

@@ -1,0 +1,146 @@
+import { once } from 'node:events';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import http2 from 'node:http2';
+import net, { type AddressInfo } from 'node:net';
+import path from 'node:path';
+import { WebSocket, WebSocketServer } from 'ws';
+import { type Mesh, meshResources, startMesh } from '../harness/mesh.ts';
+import { until } from '../harness/process.ts';
+
+/** A mesh whose proxy has a second HTTP listener, `quiet`, and an upstream that speaks WebSocket. */
+export interface PolicyRig {
+  readonly mesh: Mesh;
+  readonly port: number;
+  readonly quietPort: number;
+  close(): Promise<void>;
+}
+
+export async function startPolicyRig(envoy: string): Promise<PolicyRig> {
+  const mesh = await startMesh({ envoy });
+  const upstream = http.createServer((_, response) => response.end('done\n'));
+  upstream.keepAliveTimeout = 120_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
+  const sockets = new WebSocketServer({ server: upstream });
+  sockets.on('connection', (socket) => {
+    socket.on('message', (data: Buffer) => socket.send(data.toString()));
+    socket.on('error', () => {});
+  });
+  const close = async (): Promise<void> => {
+    await mesh.close();
+    for (const socket of sockets.clients) socket.terminate();
+    upstream.closeAllConnections();
+    upstream.close();
+  };
+  try {
+    upstream.listen(0, '127.0.0.1');
+    await once(upstream, 'listening');
+    const quietPort = await mesh.block.port();
+    replaceResources(mesh, quietPort, (upstream.address() as AddressInfo).port);
+    await until('both listeners answer from the new upstream', async () => {
+      for (const port of [mesh.port, quietPort]) {
+        const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } });
+        await response.text();
+        if (response.headers.get('x-revision') !== '1') return undefined;
+      }
+      return true;
+    });
+    return { mesh, port: mesh.port, quietPort, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+interface ListenerResource {
+  readonly name?: string;
+  readonly address?: { readonly socket_address: object };
+}
+
+function replaceResources(mesh: Mesh, quietPort: number, upstreamPort: number): void {
+  const resources = meshResources(mesh.port, upstreamPort, 1) as ListenerResource[];
+  const [listener] = resources;
+  const address = { socket_address: { ...listener?.address?.socket_address, port_value: quietPort } };
+  const file = path.join(mesh.resources, 'all.json');
+  const before = readFileSync(file, 'utf8');
+  writeFileSync(`${file}.next`, JSON.stringify({ resources: [...resources, { ...listener, name: 'quiet', address }] }));
+  renameSync(`${file}.next`, file);
+  if (before === readFileSync(file, 'utf8')) throw new Error('the resources were not replaced');
+}
+
+/** One client's long-lived connection, whose end is seen from its own side. */
+export interface Client {
+  /** `ip:port` as the proxy sees it. */
+  readonly peer: string;
+  readonly ended: Promise<void>;
+  readonly hasEnded: () => boolean;
+  close(): void;
+}
+
+/** A WebSocket from that address; it has echoed once. */
+export async function webSocket(port: number, from: string): Promise<Client & { echo(text: string): Promise<string> }> {
+  // ws passes what it does not know to http.request; its types do not say so.
+  const options = { localAddress: from, perMessageDeflate: false };
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/`, options);
+  let over = false;
+  const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  void ended.then(() => {
+    over = true;
+  });
+  socket.on('error', () => {});
+  const opened = once(socket, 'open');
+  const [response] = (await once(socket, 'upgrade')) as [http.IncomingMessage];
+  await opened;
+  const echo = async (text: string): Promise<string> => {
+    const answer = once(socket, 'message');
+    socket.send(text);
+    const [data] = (await answer) as [Buffer];
+    return data.toString();
+  };
+  await echo('hello');
+  return {
+    peer: `${from}:${response.socket.localPort}`,
+    ended,
+    hasEnded: () => over,
+    close: () => socket.close(),
+    echo,
+  };
+}
+
+/** An HTTP/2 connection from that address, with one request behind it. */
+export async function http2Client(
+  port: number,
+  from: string,
+): Promise<Client & { readonly toldAt: () => number | undefined; ask(): Promise<number> }> {
+  const socket = net.connect({ port, host: '127.0.0.1', localAddress: from });
+  const session = http2.connect(`http://127.0.0.1:${port}`, { createConnection: () => socket });
+  let toldAt: number | undefined;
+  let over = false;
+  session.on('error', () => {});
+  session.once('goaway', () => {
+    toldAt = Date.now();
+  });
+  const ended = new Promise<void>((resolve) => session.once('close', () => resolve()));
+  void ended.then(() => {
+    over = true;
+  });
+  const ask = (): Promise<number> =>
+    new Promise((resolve, reject) => {
+      const stream = session.request({ ':path': '/' });
+      let status = 0;
+      stream.on('response', (headers) => {
+        status = Number(headers[':status']);
+      });
+      stream.on('error', reject);
+      stream.on('close', () => resolve(status));
+      stream.resume().end();
+    });
+  await ask();
+  return {
+    peer: `${from}:${socket.localPort}`,
+    ended,
+    hasEnded: () => over,
+    toldAt: () => toldAt,
+    ask,
+    close: () => session.destroy(),
+  };
+}

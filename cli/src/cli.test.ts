@@ -230,7 +230,7 @@ test('explain says why, and what a reset would cut', async () => {
   };
   routes['GET /api/v1/proxies/edge/explain'] = { body: { proxy: 'edge', summary: 'not yet safe', items: [item] } };
   const { out } = await run('explain', 'edge');
-  expect(out).toContain('A reset now would cut 1:');
+  expect(out).toContain('A reset now would cut 1, first to last:');
   expect(out).not.toContain('\u001b');
 });
 

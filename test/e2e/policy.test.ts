@@ -92,7 +92,7 @@ rules:
   expect(plan.exit).toBe(0);
   expect(plan.out).toContain('can be done by hot-restart');
   expect(plan.out).toMatch(/2 WebSockets or other upgrades and 0 TCP sessions live on .* policy waits for 2 of them/);
-  expect(plan.out).toMatch(/rule quiet listener 1, rule kept sockets 1, rule short sockets 1/);
+  expect(plan.out).toMatch(/rule quiet listener holds 1, rule kept sockets holds 1, rule short sockets holds 1/);
 
   const begun = await sluice(url, 'upgrade', 'edge', '--to', to, '--policy', policy, '-o', 'name');
   expect(begun).toMatchObject({ exit: 0, err: '' });
@@ -113,7 +113,7 @@ rules:
     /is not waited for, by rule short sockets: its rule protected it for a time that is over/,
   );
   expect(text).toContain('Limit by time: none.');
-  expect(text).toMatch(/A reset now would cut \d:/);
+  expect(text).toMatch(/A reset now would cut \d, first to last:/);
   const one = (await sluice(url, 'explain', 'edge', '--connection', short.peer)).out;
   expect(one).toContain('rule short sockets: told to leave, waited for no longer than 2s from the start of the drain');
   expect(one).toContain('waited for: no: protection over (upgrade)');

@@ -152,7 +152,7 @@ describe('plan notes', () => {
     expect(text(notes, 'sessions')[0]).toContain('waits for 1 of them');
     expect(text(notes, 'drain')).toEqual([
       expect.stringMatching(/^info: 300 open connections .* at 10 a second: the last one after 30 s/),
-      'info: of the open connections hold by now: rule keep 1, rule none 0, rule default 2',
+      'info: of the open connections rule keep holds 1, rule none holds 0, rule default holds 2, as of now',
     ]);
   });
 

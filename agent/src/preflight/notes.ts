@@ -204,7 +204,7 @@ function rulesText(connections: readonly Connection[], policy: DrainPolicy): str
     const { rule } = treatmentOf(policy, one);
     counts.set(rule, (counts.get(rule) ?? 0) + 1);
   }
-  return `of the open connections hold by now: ${[...counts].map(([rule, n]) => `rule ${rule} ${n}`).join(', ')}`;
+  return `of the open connections ${[...counts].map(([rule, n]) => `rule ${rule} holds ${n}`).join(', ')}, as of now`;
 }
 
 function named(texts: readonly string[], what: string): readonly string[] {

@@ -79,12 +79,12 @@ it('has phases with times, and the estimate beside the truth', () => {
 
 it('for a person: who ended how, and whose word cut each one', () => {
   const text = recordLines(recordOf(upgrade, view)).join('\n');
-  expect(text).toContain('upgrade u1 of edge: 1.38.3 -> 1.40.0, Done after 6s');
+  expect(text).toContain('upgrade u1 of edge: 1.38.3 -> 1.40.0, Done after 6.0s');
   expect(text).toContain('method hot-restart; epoch 0 gave way to 1; drain order 9 applied 12:00:02.100 by xds');
   expect(text).toContain('policy: limit 10m; at a limit wait; 500 told a second, oldest first; no rules');
-  expect(text).toMatch(/Draining +12:00:01\.000 +5s/);
+  expect(text).toMatch(/Draining +12:00:01\.000 +5\.0s/);
   expect(text).toContain(
-    'estimate at 12:00:02.000: over in 2s, 7s at most likely, by 3 ends seen before; it took 3s (500ms later than likely)',
+    'estimate at 12:00:02.000: over in 2.5s, 7.0s at most likely, by 3 ends seen before; it took 3.0s (500ms later than likely)',
   );
   expect(text).toMatch(/left +age-pressure +http2 +default +1/);
   expect(text).toContain('0/2  10.0.0.1:2  http2  rule sockets: cut at 12:00:04.000 by memory:');

@@ -46,7 +46,9 @@ describe('explain', () => {
   it('names the rule of each connection and when it ends', () => {
     const text = explainLines(item, NOW, false).join('\n');
     expect(text).toMatch(/1\/7 +10\.0\.0\.1:5 +upgrade +1m +sockets +yes +upgrade +in about 12s, 40s at most likely/);
-    expect(text).toContain('A reset now would cut 1:\n  1/7  10.0.0.1:5  upgrade  upgrade  rule sockets');
+    expect(text).toContain(
+      'A reset now would cut 1, first to last:\n  1/7  10.0.0.1:5  upgrade  upgrade  rule sockets',
+    );
     expect(text).not.toContain('witness');
     expect(explainLines(item, NOW, true).join('\n')).toContain('witness kernel: 1 open');
   });

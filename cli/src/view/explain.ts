@@ -21,7 +21,9 @@ export function explainLines(item: ExplainItem, now: number, wide: boolean): str
   if (item.total > item.held.length) lines.push(`only ${item.held.length} of ${item.total} are shown`);
   lines.push('', ...drainLines(item, now));
   lines.push(
-    item.wouldCut.length === 0 ? 'A reset now would cut nothing.' : `A reset now would cut ${item.wouldCut.length}:`,
+    item.wouldCut.length === 0
+      ? 'A reset now would cut nothing.'
+      : `A reset now would cut ${item.wouldCut.length}, first to last:`,
   );
   for (const { connection, reason, rule } of item.wouldCut) {
     const { peer, protocol } = connection;
@@ -105,7 +107,8 @@ function treatmentText(t: Treatment): string {
   ].join(', ');
 }
 
-function toldText({ toldAt }: Connection, treatment: Treatment | undefined, now: number): string {
+function toldText({ toldAt, protocol }: Connection, treatment: Treatment | undefined, now: number): string {
+  if (protocol === 'upgrade' || protocol === 'tcp') return 'a session hears nothing of the drain';
   if (toldAt !== undefined) return `told to leave ${formatSpan(now - toldAt)} ago`;
   return treatment?.nudge === false ? 'not told to leave' : 'not known to have been told to leave yet';
 }

@@ -13,7 +13,7 @@ export function recordLines(record: UpgradeRecord): string[] {
   const { upgrade, phases, steps, ended } = record;
   const lines = [...headLines(record), ''];
   if (phases.length > 0) {
-    const rows = phases.map(({ phase, at, ms }) => [phase, time(at), ms === undefined ? '-' : formatSpan(ms)]);
+    const rows = phases.map(({ phase, at, ms }) => [phase, time(at), ms === undefined ? '-' : spanText(ms)]);
     lines.push(...table(['PHASE', 'BEGAN', 'LASTED'], rows).split('\n'), '');
   }
   const bad = upgrade.checks?.filter((c) => !c.ok) ?? [];
@@ -35,7 +35,7 @@ function headLines({ upgrade, phases }: UpgradeRecord): string[] {
   const { id, proxy, from = '?', to, target, phase, method, order, epoch, oldEpoch } = upgrade;
   const first = upgrade.createdAt ?? phases[0]?.at;
   const last = phases.at(-1)?.at ?? upgrade.resetAt;
-  const took = first !== undefined && last !== undefined ? ` after ${formatSpan(last - first)}` : '';
+  const took = first !== undefined && last !== undefined ? ` after ${spanText(last - first)}` : '';
   const epochs = oldEpoch === undefined ? '' : `; epoch ${oldEpoch} gave way to ${epoch ?? 'another one'}`;
   const head = `upgrade ${id} of ${proxy}: ${from} -> ${to ?? target?.to ?? '?'}${phase === undefined ? '' : `, ${phase}${took}`}`;
   const applied =
@@ -48,7 +48,7 @@ function policyLines({ policy }: UpgradeRecord['upgrade']): string[] {
   if (policy === undefined) return [];
   const { maxDrainMs, atDeadline, memory, pacing, rules = [] } = policy;
   const parts = [
-    maxDrainMs === 0 ? 'no limit by time' : `limit ${formatSpan(maxDrainMs)}`,
+    maxDrainMs === 0 ? 'no limit by time' : `limit ${spanText(maxDrainMs)}`,
     ...(memory !== undefined && memory.budgetMiB > 0 ? [`limit ${memory.budgetMiB}MiB`] : []),
     `at a limit ${atDeadline}`,
     ...(pacing === undefined
@@ -61,20 +61,20 @@ function policyLines({ policy }: UpgradeRecord['upgrade']): string[] {
 
 function drainLines({ upgrade: { drainStartedAt, safeToResetAt, resetAt } }: UpgradeRecord): string[] {
   if (drainStartedAt === undefined) return [];
-  const safe = safeToResetAt === undefined ? '' : `, safe to reset after ${formatSpan(safeToResetAt - drainStartedAt)}`;
-  const reset = resetAt === undefined ? '' : `, ended after ${formatSpan(resetAt - drainStartedAt)}`;
+  const safe = safeToResetAt === undefined ? '' : `, safe to reset after ${spanText(safeToResetAt - drainStartedAt)}`;
+  const reset = resetAt === undefined ? '' : `, ended after ${spanText(resetAt - drainStartedAt)}`;
   return [`drain: from ${time(drainStartedAt)}${safe}${reset}`];
 }
 
 function estimateLines({ estimate }: UpgradeRecord): string[] {
   if (estimate === undefined) return [];
   const { first, endedAt, lateMs } = estimate;
-  const likely = first.endsAt === undefined ? 'no end in sight' : `over in ${formatSpan(first.endsAt - first.at)}`;
-  const late = first.endsLate === undefined ? '' : `, ${formatSpan(first.endsLate - first.at)} at most likely`;
+  const likely = first.endsAt === undefined ? 'no end in sight' : `over in ${spanText(first.endsAt - first.at)}`;
+  const late = first.endsLate === undefined ? '' : `, ${spanText(first.endsLate - first.at)} at most likely`;
   const off =
-    lateMs === undefined ? '' : ` (${formatSpan(Math.abs(lateMs))} ${lateMs < 0 ? 'sooner' : 'later'} than likely)`;
+    lateMs === undefined ? '' : ` (${spanText(Math.abs(lateMs))} ${lateMs < 0 ? 'sooner' : 'later'} than likely)`;
   const seen = first.observed < 1 ? 'no end seen before' : `by ${Math.round(first.observed)} ends seen before`;
-  return [`estimate at ${time(first.at)}: ${likely}${late}, ${seen}; it took ${formatSpan(endedAt - first.at)}${off}`];
+  return [`estimate at ${time(first.at)}: ${likely}${late}, ${seen}; it took ${spanText(endedAt - first.at)}${off}`];
 }
 
 function endedLines({ upgrade, ended }: UpgradeRecord): string[] {
@@ -119,4 +119,9 @@ export function endedLine(
 
 function time(at: number): string {
   return new Date(at).toISOString().slice(11, 23);
+}
+
+/** A record says tenths of a second where a look at the present would not. */
+function spanText(ms: number): string {
+  return ms >= 1_000 && ms < 60_000 ? `${(ms / 1_000).toFixed(1)}s` : formatSpan(ms);
 }

@@ -7,6 +7,7 @@ import {
   type HeldConnection,
   type ProxyView,
   type RecordEntry,
+  treatmentOf,
   type UpgradeView,
   type XdsTypeView,
 } from '@sluice/contract';
@@ -98,7 +99,8 @@ export function proxyView(
 export function explainItem(state: UpgradeState, agentThere: boolean, now: number): ExplainItem {
   const { verdict } = state;
   const held = verdict?.held ?? [];
-  const wouldCut = held.filter(holdsSomething);
+  const orderOf = (one: HeldConnection): number => treatmentOf(state.policy, one.connection).cutOrder;
+  const wouldCut = held.filter(holdsSomething).sort((a, b) => orderOf(a) - orderOf(b));
   const deadlineAt = deadlineOf(state);
   const untils = held.flatMap((one) => (one.until !== undefined && one.until > now ? [one.until] : []));
   const moments = [...untils, ...(deadlineAt !== undefined && deadlineAt > now ? [deadlineAt] : [])];

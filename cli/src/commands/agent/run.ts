@@ -22,6 +22,7 @@ interface Options {
   readonly tokenFile?: string;
   readonly baseId?: number;
   readonly concurrency?: number;
+  readonly hotRestart?: boolean;
   readonly statusAddress?: string;
   readonly policy?: string | PolicyPatch;
   readonly watch?: readonly string[];
@@ -59,6 +60,12 @@ export function keeperCommand(plan: Plan): Command {
       new Option('--concurrency <number>', "Envoy's worker threads, the same for all epochs (default: the cores)")
         .env('SLUICE_CONCURRENCY')
         .argParser(whole(1, 1_024)),
+    )
+    .addOption(
+      new Option(
+        '--no-hot-restart',
+        'start every Envoy with --disable-hot-restart; upgrades take the method reuse-port',
+      ),
     )
     .addOption(
       new Option('--status-address <host:port>', 'serve /livez, /readyz and /metrics there').env(
@@ -136,6 +143,7 @@ export async function keeperFields(options: Options) {
     token,
     baseId: options.baseId,
     concurrency: options.concurrency,
+    hotRestart: options.hotRestart === false ? false : undefined,
     statusAddress: options.statusAddress,
     policy: policy as PolicyPatch | undefined,
     watch: options.watch && splitList(options.watch),

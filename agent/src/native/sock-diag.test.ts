@@ -75,7 +75,9 @@ const sorted = (found: readonly TcpSocket[]) =>
 
 /** What both ways say of a port, having said the same. */
 function agreed(port: number, states: readonly number[]): TcpSocket[] {
-  const text = sorted(tcpTableFromProc(process.pid, { states, ports: [port] }));
+  // The kernel may say a line of that file twice when sockets of others come and go between two reads of it.
+  const lines = tcpTableFromProc(process.pid, { states, ports: [port] });
+  const text = sorted([...new Map(lines.map((one) => [`${one.inode} ${one.local} ${one.peer}`, one])).values()]);
   expect(sorted(tcpSockets(states, port))).toEqual(text);
   expect(sorted(tcpTable(process.pid, { states, ports: [port] }))).toEqual(text);
   return text;

@@ -1,14 +1,18 @@
 import http2 from 'node:http2';
+import https from 'node:https';
 import net from 'node:net';
 import path from 'node:path';
+import tls from 'node:tls';
+import { migrate } from '@sluice/agent/listen-fd';
 import { afterEach, expect, test } from 'vitest';
+import { selfSigned } from '../harness/certificate.ts';
 import { newConnections } from '../harness/connects.ts';
 import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
 import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
-import { type Child, start } from '../harness/process.ts';
+import { type Child, start, until } from '../harness/process.ts';
 
 let block: Block;
 const servers: NodeServer[] = [];
@@ -170,6 +174,81 @@ test('a successor that can not serve leaves the one that runs accepting; two tha
   expect(both.filter((server) => server.lines.some(({ event }) => event === 'released'))).toHaveLength(1);
   expect((await newConnectionsOnce(ports[2])).failures).toEqual([]);
 });
+
+test('over TLS: HTTP/2 and HTTP/1 on one port are counted by their TCP connections, told, and counted out', async () => {
+  const { ports, config: given } = await config();
+  const { certificate, key } = selfSigned('localhost');
+  const answers: (() => void)[] = [];
+  const generation = async () => {
+    const server = http2.createSecureServer({ cert: certificate, key, allowHTTP1: true }, (request, response) => {
+      if (request.url === '/wait') answers.push(() => response.end('at last'));
+      else response.end('served');
+    });
+    return migrate(server, { socket: `${given.dir}/tls.sock`, addresses: [`127.0.0.1:${ports[0]}`] });
+  };
+  const first = await generation();
+  const origin = `https://127.0.0.1:${ports[0]}`;
+  const session = http2.connect(origin, { rejectUnauthorized: false });
+  session.on('error', () => {});
+  const waiting = ask(session, '/wait');
+  const agent = new https.Agent({ keepAlive: true, rejectUnauthorized: false });
+  expect(await get(agent, `${origin}/`)).toEqual({ body: 'served', connection: 'keep-alive' });
+  // Connected, and no TLS yet.
+  const slow = net.connect(ports[0], '127.0.0.1');
+  slow.on('error', () => {});
+  await until('all are counted', () => (first.connections().length === 3 ? true : undefined));
+  await until('the request is there', () => (answers.length === 1 ? true : undefined));
+  const told = new Promise((resolve) => session.once('goaway', resolve));
+
+  const second = await generation();
+  await first.released;
+  await told;
+  expect(
+    first
+      .connections()
+      .map(({ protocol, inFlight }) => `${protocol} ${inFlight}`)
+      .sort(),
+  ).toEqual(['http1 0', 'http2 1', 'unknown 0']);
+  expect(await get(agent, `${origin}/`)).toEqual({ body: 'served', connection: 'close' });
+  answers[0]?.();
+  expect(await waiting).toBe('at last');
+  // Its handshake ends only now: it is served by the old one, and told.
+  const late = http2.connect(origin, {
+    createConnection: () => tls.connect({ socket: slow, rejectUnauthorized: false, ALPNProtocols: ['h2'] }),
+  });
+  late.on('error', () => {});
+  await new Promise((resolve) => late.once('goaway', resolve));
+  late.close();
+  expect(await first.drained).toMatchObject({ drained: true, left: [] });
+  second.drain();
+  expect(await second.drained).toMatchObject({ drained: true });
+  agent.destroy();
+});
+
+function ask(session: http2.ClientHttp2Session, url: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let body = '';
+    const stream = session.request({ ':path': url });
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      body += chunk;
+    });
+    stream.on('end', () => resolve(body)).on('error', reject);
+  });
+}
+
+function get(agent: https.Agent, url: string): Promise<{ body: string; connection: string | undefined }> {
+  return new Promise((resolve, reject) => {
+    https
+      .get(url, { agent }, (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (chunk: string) => {
+          body += chunk;
+        });
+        response.on('end', () => resolve({ body, connection: response.headers.connection }));
+      })
+      .on('error', reject);
+  });
+}
 
 async function newConnectionsOnce(port: number) {
   const load = newConnections(port, 200);

@@ -24,16 +24,27 @@ async function start(server: net.Server): Promise<{ drain: ServerDrain; connect:
 class RawConnection {
   readonly socket: net.Socket;
   readonly closed: Promise<unknown>;
-  data: Buffer = Buffer.alloc(0);
+  #parts: Buffer[] = [];
 
   constructor(port: number) {
     this.socket = net.connect({ port, host: '127.0.0.1' });
     sockets.push(this.socket);
     this.socket.on('error', () => {});
     this.socket.on('data', (chunk) => {
-      this.data = Buffer.concat([this.data, chunk]);
+      this.#parts.push(chunk);
     });
     this.closed = once(this.socket, 'end');
+  }
+
+  /** All that has come. */
+  get data(): Buffer {
+    const whole = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts);
+    this.#parts = [whole];
+    return whole;
+  }
+
+  forget(): void {
+    this.#parts = [];
   }
 
   async until(is: (text: string) => boolean): Promise<string> {
@@ -43,15 +54,16 @@ class RawConnection {
 
   /** HTTP/2 frames that have come, whole ones. */
   frames(): { type: number; flags: number; stream: number; payload: Buffer }[] {
+    const { data } = this;
     const frames = [];
-    for (let at = 0; at + 9 <= this.data.length; ) {
-      const length = this.data.readUIntBE(at, 3);
-      if (at + 9 + length > this.data.length) break;
+    for (let at = 0; at + 9 <= data.length; ) {
+      const length = data.readUIntBE(at, 3);
+      if (at + 9 + length > data.length) break;
       frames.push({
-        type: this.data[at + 3] as number,
-        flags: this.data[at + 4] as number,
-        stream: this.data.readUInt32BE(at + 5),
-        payload: this.data.subarray(at + 9, at + 9 + length),
+        type: data[at + 3] as number,
+        flags: data[at + 4] as number,
+        stream: data.readUInt32BE(at + 5),
+        payload: data.subarray(at + 9, at + 9 + length),
       });
       at += 9 + length;
     }
@@ -139,6 +151,35 @@ describe('HTTP/2', () => {
     await empty;
   });
 
+  it('waits with the notice for a client that does not read, and the whole answer comes before it', async () => {
+    const size = 20_000_000;
+    const { drain, connect } = await start(
+      http2.createServer((_, response) => {
+        response.end(Buffer.alloc(size));
+      }),
+    );
+    const client = connect();
+    const wide = frame(SETTINGS, 0, 0, Buffer.from([0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    const room = frame(8, 0, 0, Buffer.from([0x7f, 0, 0, 0]));
+    client.socket.write(Buffer.concat([PREFACE, wide, frame(SETTINGS, ACK, 0), room, get(1)]));
+    await client.frame(({ type, stream }) => type === 0 && stream === 1);
+    client.socket.pause();
+    const empty = drain.begin();
+    expect(drain.connections()).toMatchObject([{ inFlight: 1 }]);
+    // Longer than the first looks for a free moment; there is none, and nobody's write is in between.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.socket.resume();
+    const ping = await client.frame(({ type, flags }) => type === PING && flags === 0);
+    const frames = client.frames();
+    const body = frames.filter(({ type }) => type === 0).reduce((sum, { payload }) => sum + payload.length, 0);
+    expect(body).toBe(size);
+    expect(frames.find(({ type }) => type === GOAWAY)?.payload.readUInt32BE(0)).toBe(0x7fff_ffff);
+    client.socket.write(frame(PING, ACK, 0, ping.payload));
+    await client.closed;
+    client.socket.end();
+    await empty;
+  });
+
   it('keeps the session of a client that answers no PING', async () => {
     const { drain, connect } = await serve();
     const client = connect();
@@ -176,7 +217,7 @@ describe('HTTP/1', () => {
     waiting[0]?.end('at last');
     expect(await busy.until((text) => text.endsWith('at last'))).toMatch(/connection: close/i);
     await busy.closed;
-    idle.data = Buffer.alloc(0);
+    idle.forget();
     idle.socket.write(GET);
     expect(await idle.until((text) => text.endsWith('served'))).toMatch(/connection: close/i);
     await idle.closed;

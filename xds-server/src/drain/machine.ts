@@ -24,6 +24,7 @@ import {
   hearReset,
   hearServing,
   hearVerdict,
+  noteLimit,
   type Of,
   override,
 } from './transitions.ts';
@@ -192,15 +193,7 @@ function tickDraining(turn: Turn, bounds: Bounds): void {
   }
   const deadline = deadlineOf(turn.state);
   if (deadline === undefined || now < deadline || turn.state.deadlineRecorded === true) return;
-  turn.set({ deadlineRecorded: true });
-  const { atDeadline, maxDrainMs } = turn.state.policy;
-  // Whom the deadline gives up is the agent's to say: its verdict knows the rule of each connection.
-  const says = {
-    reset: 'policy waits for nobody that no rule protects',
-    ask: 'an operator has to decide',
-    wait: 'policy waits on',
-  };
-  turn.note('deadline', `the maximum drain time of ${maxDrainMs / 1000} s is over: ${says[atDeadline]}`);
+  noteLimit(turn, 'time');
 }
 
 function share(turn: Turn, perSecond: number): void {

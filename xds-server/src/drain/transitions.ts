@@ -42,6 +42,7 @@ export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
   if (state.resetAt !== undefined) return;
   turn.set({ verdict: event.verdict });
   hearEstimate(turn, event.verdict);
+  if (event.verdict.limit !== undefined) noteLimit(turn, event.verdict.limit);
   if (isTerminal(state.phase)) {
     // What an upgrade that was given up has left behind is ended by the same rule.
     if (event.verdict.safe && state.authorisedAt === undefined) authorise(turn);
@@ -74,6 +75,26 @@ export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
   );
   compareEstimate(turn, event.at);
   finish(turn, `epoch ${event.epoch} has ended: ${drained} of ${old} connections drained, ${cutText}`);
+}
+
+/**
+ * A limit of policy is reached: said once. Whom it gives up is the agent's to say, whose verdict knows the rule of each
+ * connection.
+ */
+export function noteLimit(turn: Turn, limit: 'time' | 'memory'): void {
+  if (turn.state.deadlineRecorded === true) return;
+  turn.set({ deadlineRecorded: true });
+  const { atDeadline, maxDrainMs, memory } = turn.state.policy;
+  const reached =
+    limit === 'time'
+      ? `the maximum drain time of ${maxDrainMs / 1000} s is over`
+      : `the lingering epochs hold more than the ${memory.budgetMiB} MiB that policy allows`;
+  const says = {
+    reset: 'policy waits for nobody that no rule protects',
+    ask: 'an operator has to decide',
+    wait: 'policy waits on',
+  };
+  turn.note('deadline', `${reached}: ${says[atDeadline]}`);
 }
 
 /** Whose word gave a connection up: the rule that held it and why it no longer did. */

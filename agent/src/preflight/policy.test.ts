@@ -8,6 +8,14 @@ const alone: DrainPolicy = {
 };
 const idlest: DrainPolicy = { ...DEFAULT_POLICY, pacing: { ...DEFAULT_POLICY.pacing, order: 'idlest' } };
 const routes: DrainPolicy = { ...DEFAULT_POLICY, rules: [{ name: 'r', match: { routes: ['a'] }, protectMs: 5 }] };
+const listeners: DrainPolicy = {
+  ...DEFAULT_POLICY,
+  rules: [
+    { name: 'web', match: { listeners: ['web'] } },
+    { name: 'sockets', match: { protocols: ['upgrade'] } },
+    { name: 'tcp', match: { listeners: ['*'], protocols: ['tcp'], peers: ['10.0.0.9'] } },
+  ],
+};
 const able = { version: '1.40.0', wasm: true, leave: true };
 
 it.each([
@@ -16,7 +24,9 @@ it.each([
   [alone, { version: '1.36.4', wasm: true }, false, 'rule probes wants some left alone'],
   [alone, { version: '1.38.3', wasm: false }, false, 'runs no filter'],
   [idlest, { version: '1.36.4', wasm: true }, true, 'the oldest leave first'],
-  [routes, { version: '1.38.3', wasm: false }, true, 'rules by route match nobody'],
+  [routes, { version: '1.38.3', wasm: false }, true, 'r match nobody'],
+  [listeners, { version: '1.38.3', wasm: false }, true, 'web, sockets match nobody'],
+  [listeners, able, true, 'can be kept'],
   [routes, able, true, 'can be kept'],
 ])('%# says whether the serving epoch can keep the policy', (policy, serving, ok, found) => {
   const check = checkPolicy(policy, serving);

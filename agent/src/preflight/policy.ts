@@ -1,4 +1,4 @@
-import { type CheckResult, type DrainPolicy, needsMarks, needsRoutes } from '@sluice/contract';
+import { type CheckResult, type DrainPolicy, globMatches, needsMarks, type PolicyRule } from '@sluice/contract';
 import { failed, passed } from './result.ts';
 
 /** What is known of the epoch that is to drain. */
@@ -24,6 +24,18 @@ export function checkPolicy(policy: DrainPolicy, serving: Drainable): CheckResul
   }
   const notes: string[] = [];
   if (needsMarks(policy) && !marks) notes.push(`the oldest leave first, not the idlest: ${why}`);
-  if (needsRoutes(policy) && !serving.wasm) notes.push(`rules by route match nobody: ${why}`);
+  const blind = serving.wasm ? [] : policy.rules.filter(matchesNobody).map((rule) => rule.name);
+  if (blind.length > 0)
+    notes.push(`${blind.join(', ')} match nobody, for only the kernel lists the connections: ${why}`);
   return passed('policy', notes.length === 0 ? 'can be kept' : notes.join('; '));
+}
+
+/** The kernel knows peers, and TCP from what is not; no listener's name, no route, no other protocol. */
+function matchesNobody({ match }: PolicyRule): boolean {
+  const { listeners, protocols, routes } = match;
+  return (
+    routes !== undefined ||
+    (listeners !== undefined && !listeners.some((glob) => globMatches(glob, ''))) ||
+    (protocols !== undefined && !protocols.some((one) => one === 'unknown' || one === 'tcp'))
+  );
 }

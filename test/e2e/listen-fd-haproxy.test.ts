@@ -261,7 +261,7 @@ it('through the controller: preflight, start, order, verdict, reset, rollback; w
 
 it('two agents: the second takes the sockets over from the first, which drains and ends', async () => {
   const socket = () => path.join(block.dir, 'fd.sock');
-  const { agent, ports, config } = await rig();
+  const { agent, ports, config, write } = await rig();
   // The first one of this test offers nothing: one that does.
   agent.child.kill('SIGTERM');
   await agent.child.ended;
@@ -275,6 +275,15 @@ it('two agents: the second takes the sockets over from the first, which drains a
   );
   load.start();
   await busy([load]);
+  // One that can not serve changes nothing.
+  const broken = await write('broken', { extra: 'frontend nonsense\n  bind nowhere\n' });
+  const three = { ...config, dir: path.join(block.dir, 'three'), bootstrap: broken, command };
+  await expect(CliAgent.start(three)).rejects.toThrow(/READY=1/);
+  expect(await first.line('listen-fd: transfer not finished; this process accepts')).toMatchObject({
+    code: 'EPOCH_DIED',
+  });
+  expect(await header(ports.http)).toBe('A');
+
   const second = await CliAgent.start({ ...config, dir: path.join(block.dir, 'two'), command });
   agents.push(second);
   expect(await second.line('first epoch serves')).toMatchObject({ takenOver: true });
@@ -288,6 +297,33 @@ it('two agents: the second takes the sockets over from the first, which drains a
   expect(load.tally.failures).toEqual([]);
   expect(existsSync(socket())).toBe(true);
 });
+
+it('SIGHUP starts the same again; SIGTERM refuses new connections, lets the old ones end, and ends', async () => {
+  const { agent, ports } = await rig();
+  const pid = (await epochsOf(agent))[0]?.pid;
+  agent.child.kill('SIGHUP');
+  await agent.line('old epoch reset', (line) => line.epoch === 0);
+  expect((await epochsOf(agent)).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['1 serving']);
+  expect((await epochsOf(agent))[0]?.pid).not.toBe(pid);
+  const held = await TcpEcho.open(ports.tcp);
+  agent.child.kill('SIGTERM');
+  await until('new connections are refused', async () => ((await refused(ports.tcp)) ? true : undefined));
+  await held.echo('while it ends');
+  await held.close();
+  expect(await agent.child.ended).toEqual({ code: 0, signal: null });
+  expect(agent.lines.find((line) => line.message === 'old epoch reset' && line.epoch === 1)).toMatchObject({ cut: 0 });
+});
+
+function refused(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, '127.0.0.1');
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'));
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(false);
+    });
+  });
+}
 
 /** A TCP connection that asks when it is told to, and must not be cut. */
 class TcpEcho {

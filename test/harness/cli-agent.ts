@@ -30,7 +30,11 @@ export class CliAgent {
         for (const wake of agent.#waiting.splice(0)) wake();
       },
     });
-    await agent.sluice('agent', 'wait', '--timeout', '30s');
+    const died = agent.child.ended.then(({ code }) => {
+      throw new Error(`the agent ended with ${code}:\n${agent.child.tail}`);
+    });
+    died.catch(() => {});
+    await Promise.race([agent.sluice('agent', 'wait', '--timeout', '30s'), died]);
     return agent;
   }
 

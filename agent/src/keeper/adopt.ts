@@ -5,6 +5,7 @@ import { methodNamed } from '../methods/index.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
+import { sweepSharedMemory } from './sweep.ts';
 
 /**
  * Finds the epochs that an earlier agent of this slot left running, and goes on where it stopped. The one hard case is an
@@ -34,6 +35,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
     const successor = registry.all().find((e) => e.meta.parent === old.number);
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
+  sweepSharedMemory(context);
   if (!newest) return;
   for (const epoch of registry.all()) watch(epoch);
   await keepListeners(context, newest);

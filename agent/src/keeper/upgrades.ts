@@ -14,6 +14,7 @@ import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
 import { binaryVersion, mergeForCheck, planEpoch } from './plan.ts';
 import { probeOnce } from './probe-once.ts';
+import { sweepSharedMemory } from './sweep.ts';
 
 export interface Checked {
   readonly ok: boolean;
@@ -193,6 +194,7 @@ export class Upgrades {
     // A new epoch that dies in these two seconds is a crash, and answered as one: the upgrade itself has not failed.
     await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
     if (registry.serving() === epoch) await keepListeners(this.#context, epoch);
+    sweepSharedMemory(this.#context);
   }
 
   #reportServing(upgradeId: string, epoch: Epoch, old: Epoch | undefined, at: number): void {

@@ -52,13 +52,68 @@ export const METRICS = {
   sluice_xds_streams: { type: 'gauge', help: 'Open xDS streams.', labels: [] },
   sluice_xds_nacks_total: { type: 'counter', help: 'Resources that an Envoy refused.', labels: ['type'] },
   sluice_resource_loads_total: { type: 'counter', help: 'Reads of the resource folder.', labels: ['result'] },
-  sluice_agent_epochs: {
+  sluice_agent_build_info: {
     type: 'gauge',
-    help: 'Epochs of this agent that have not ended, by state.',
-    labels: ['state'],
+    help: 'Always 1; the labels tell what runs.',
+    labels: ['version', 'proxy', 'slot'],
+  },
+  sluice_agent_epoch_info: {
+    type: 'gauge',
+    help: '1 for each live epoch of Envoy.',
+    labels: ['epoch', 'version', 'state'],
+  },
+  sluice_agent_epoch_private_memory_bytes: {
+    type: 'gauge',
+    help: 'Memory that would be free without a draining epoch.',
+    labels: ['epoch'],
+  },
+  sluice_agent_drain_connections: { type: 'gauge', help: 'Connections left on a draining epoch.', labels: ['epoch'] },
+  sluice_agent_drain_protected_connections: {
+    type: 'gauge',
+    help: 'Those of them that policy waits for.',
+    labels: ['epoch'],
+  },
+  sluice_agent_drain_waiting_connections: {
+    type: 'gauge',
+    help: 'Those of them whose turn to be told to leave has not come.',
+    labels: ['epoch'],
+  },
+  sluice_agent_drain_told_connections: {
+    type: 'gauge',
+    help: 'Connections of a draining epoch that were told to leave one by one.',
+    labels: ['epoch'],
+  },
+  sluice_agent_drain_rate: {
+    type: 'gauge',
+    help: 'Connections told to leave each second, now; 0 = all at once.',
+    labels: ['epoch'],
+  },
+  sluice_agent_drain_remaining_seconds: {
+    type: 'gauge',
+    help: 'When the drain is over, as likely as not; absent while no end is in sight.',
+    labels: ['epoch'],
+  },
+  sluice_agent_safe_to_reset: {
+    type: 'gauge',
+    help: '1 when a draining epoch holds nothing that is protected.',
+    labels: ['epoch'],
+  },
+  sluice_agent_witness_connections: {
+    type: 'gauge',
+    help: 'Connections of a draining epoch that each witness counts; absent while it can not be heard.',
+    labels: ['epoch', 'witness'],
   },
   sluice_agent_link_connected: { type: 'gauge', help: '1 while the controller is reached.', labels: [] },
-  sluice_agent_restarts_total: { type: 'counter', help: 'Envoys started again after a crash.', labels: [] },
+  sluice_agent_link_waiting_messages: { type: 'gauge', help: 'Messages kept for the controller.', labels: [] },
+  sluice_agent_resident_memory_bytes: { type: 'gauge', help: 'Resident memory of the agent.', labels: [] },
+  sluice_agent_reports_total: { type: 'counter', help: 'Reports received from filters.', labels: [] },
+  sluice_agent_reports_refused_total: { type: 'counter', help: 'Reports refused.', labels: [] },
+  sluice_agent_report_bytes_total: { type: 'counter', help: 'Bytes of reports received.', labels: [] },
+  sluice_agent_crashes_total: {
+    type: 'counter',
+    help: 'Envoys that ended unasked since this agent started.',
+    labels: [],
+  },
 } as const satisfies Record<string, MetricSpec>;
 
 export type MetricName = keyof typeof METRICS;

@@ -98,6 +98,7 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
           metrics: () =>
             renderMetrics(
               agentMetrics({
+                now: context.now(),
                 proxy: config.proxy,
                 slot: config.slot,
                 agentVersion: AGENT_VERSION,

@@ -1,8 +1,10 @@
-import type { EpochStatus } from '@sluice/contract';
+import { type EpochStatus, METRICS, type MetricName, type Verdict } from '@sluice/contract';
 import type { Metric } from './prometheus.ts';
 
 /** What the agent's metrics are made of; read at each scrape. Times in milliseconds, sizes in bytes. */
 export interface AgentSnapshot {
+  /** Epoch milliseconds. */
+  readonly now: number;
   readonly proxy: string;
   readonly slot: string;
   readonly agentVersion: string;
@@ -21,57 +23,55 @@ export function agentMetrics(s: AgentSnapshot): Metric[] {
   const draining = live.flatMap((e) =>
     e.verdict === undefined ? [] : [{ epoch: String(e.epoch), verdict: e.verdict }],
   );
-  const gauge = (name: string, help: string, samples: Metric['samples']): Metric => ({
-    name,
-    help,
-    type: 'gauge',
-    samples,
-  });
-  const counter = (name: string, help: string, value: number): Metric => ({
-    name,
-    help,
-    type: 'counter',
-    samples: [{ value }],
-  });
+  /** One sample for each draining epoch of which the value is known. */
+  const ofDrains = (name: MetricName, value: (verdict: Verdict) => number | undefined): Metric =>
+    metric(
+      name,
+      draining.flatMap(({ epoch, verdict }) => {
+        const known = value(verdict);
+        return known === undefined ? [] : [{ labels: { epoch }, value: known }];
+      }),
+    );
+  const one = (name: MetricName, value: number): Metric => metric(name, [{ value }]);
   return [
-    gauge('sluice_agent_build_info', 'Version of this agent.', [
+    metric('sluice_agent_build_info', [
       { labels: { version: s.agentVersion, proxy: s.proxy, slot: s.slot }, value: 1 },
     ]),
-    gauge(
+    metric(
       'sluice_agent_epoch_info',
-      'One for each live epoch of Envoy.',
       live.map((e) => ({ labels: { epoch: String(e.epoch), version: e.version, state: e.state }, value: 1 })),
     ),
-    gauge(
-      'sluice_agent_drain_connections',
-      'Connections left on a draining epoch, by the verdict.',
-      draining.map(({ epoch, verdict }) => ({ labels: { epoch }, value: verdict.total })),
+    ofDrains('sluice_agent_epoch_private_memory_bytes', (v) => v.cost?.privateBytes),
+    ofDrains('sluice_agent_drain_connections', (v) => v.total),
+    ofDrains('sluice_agent_drain_protected_connections', (v) => v.protected),
+    ofDrains('sluice_agent_drain_waiting_connections', (v) => v.pacing?.left),
+    ofDrains('sluice_agent_drain_told_connections', (v) => v.pacing?.told),
+    ofDrains('sluice_agent_drain_rate', (v) => v.pacing?.perSecond),
+    ofDrains('sluice_agent_drain_remaining_seconds', ({ estimate }) =>
+      estimate?.endsAt === undefined ? undefined : Math.max(0, estimate.endsAt - s.now) / 1_000,
     ),
-    gauge(
-      'sluice_agent_drain_protected_connections',
-      'Connections left on a draining epoch that policy waits for.',
-      draining.map(({ epoch, verdict }) => ({ labels: { epoch }, value: verdict.protected })),
-    ),
-    gauge(
-      'sluice_agent_safe_to_reset',
-      '1 when the draining epoch holds nothing that is protected.',
-      draining.map(({ epoch, verdict }) => ({ labels: { epoch }, value: verdict.safe ? 1 : 0 })),
-    ),
-    gauge(
+    ofDrains('sluice_agent_safe_to_reset', (v) => (v.safe ? 1 : 0)),
+    metric(
       'sluice_agent_witness_connections',
-      'Connections of a draining epoch that each witness counts; absent while it can not be heard.',
       draining.flatMap(({ epoch, verdict }) =>
         verdict.witnesses.flatMap((w) =>
           w.open === undefined ? [] : [{ labels: { epoch, witness: w.name }, value: w.open }],
         ),
       ),
     ),
-    gauge('sluice_agent_link_connected', '1 while connected with a controller.', [{ value: s.linkConnected ? 1 : 0 }]),
-    gauge('sluice_agent_link_waiting_messages', 'Messages kept for the controller.', [{ value: s.linkWaiting }]),
-    gauge('sluice_agent_resident_memory_bytes', 'Resident memory of the agent.', [{ value: s.rssBytes }]),
-    counter('sluice_agent_reports_total', 'Reports received from filters.', s.reports.reports),
-    counter('sluice_agent_reports_refused_total', 'Reports refused.', s.reports.refused),
-    counter('sluice_agent_report_bytes_total', 'Bytes of reports received.', s.reports.reportBytes),
-    ...(s.crashes === undefined ? [] : [counter('sluice_agent_crashes_total', 'Envoys that crashed.', s.crashes)]),
+    one('sluice_agent_link_connected', s.linkConnected ? 1 : 0),
+    one('sluice_agent_link_waiting_messages', s.linkWaiting),
+    one('sluice_agent_resident_memory_bytes', s.rssBytes),
+    one('sluice_agent_reports_total', s.reports.reports),
+    one('sluice_agent_reports_refused_total', s.reports.refused),
+    one('sluice_agent_report_bytes_total', s.reports.reportBytes),
+    ...(s.crashes === undefined ? [] : [one('sluice_agent_crashes_total', s.crashes)]),
   ];
+}
+
+/** Type and help are the contract's, so that docs/metrics.md tells what is exposed. */
+function metric(name: MetricName, samples: Metric['samples']): Metric {
+  const { type, help } = METRICS[name];
+  if (type === 'histogram') throw new Error(`${name} is a histogram, which this exporter does not write`);
+  return { name, help, type, samples };
 }

@@ -12,6 +12,7 @@ beforeEach(async () => {
     metrics: () =>
       renderMetrics(
         agentMetrics({
+          now: 1_000,
           proxy: 'a"b',
           slot: '1',
           agentVersion: '0.1.0',
@@ -36,6 +37,9 @@ beforeEach(async () => {
                   { name: 'filter', at: 0, why: 'silent' },
                 ],
                 pastDeadline: false,
+                estimate: { at: 1_000, endsAt: 3_500, observed: 2 },
+                pacing: { told: 4, left: 2, perSecond: 10 },
+                cost: { at: 1_000, residentBytes: 9, privateBytes: 7 },
               },
             },
           ],
@@ -70,6 +74,9 @@ test('metrics are Prometheus text with escaped labels', async () => {
   expect(text).toContain('sluice_agent_witness_connections{epoch="1",witness="kernel"} 5\n');
   expect(text).not.toContain('witness="filter"');
   expect(text).toContain('# TYPE sluice_agent_reports_total counter\n');
+  expect(text).toContain('sluice_agent_drain_waiting_connections{epoch="1"} 2\n');
+  expect(text).toContain('sluice_agent_drain_remaining_seconds{epoch="1"} 2.5\n');
+  expect(text).toContain('sluice_agent_epoch_private_memory_bytes{epoch="1"} 7\n');
 });
 
 test.each(['nonsense', '127.0.0.1:99999', '127.0.0.1'])('refuses the address %s', async (address) => {

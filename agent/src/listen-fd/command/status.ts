@@ -79,6 +79,7 @@ export async function openStatus(context: CommandContext, parts: StatusParts): P
           metrics: () =>
             renderMetrics(
               agentMetrics({
+                now: context.now(),
                 proxy: config.proxy,
                 slot: config.slot,
                 agentVersion: AGENT_VERSION,

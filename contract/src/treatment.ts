@@ -41,11 +41,6 @@ export function needsMarks(policy: DrainPolicy): boolean {
   return policy.rules.some((rule) => rule.nudge === false) || policy.pacing.order === 'idlest';
 }
 
-/** One of this policy's rules asks for the route, which only the filter knows. */
-export function needsRoutes(policy: DrainPolicy): boolean {
-  return policy.rules.some((rule) => rule.match.routes !== undefined);
-}
-
 function nudgedByDefault(policy: DrainPolicy, { protocol }: Connection): boolean {
   return protocol === 'http2' || protocol === 'http3' ? policy.http2.goaway : true;
 }

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net, { type AddressInfo } from 'node:net';
@@ -35,7 +35,7 @@ export async function startPolicyRig(envoy: string): Promise<PolicyRig> {
     upstream.listen(0, '127.0.0.1');
     await once(upstream, 'listening');
     const quietPort = await mesh.block.port();
-    replaceResources(mesh, quietPort, (upstream.address() as AddressInfo).port);
+    replaceResources(mesh, rigResources(mesh, quietPort, (upstream.address() as AddressInfo).port));
     await until('both listeners answer from the new upstream', async () => {
       for (const port of [mesh.port, quietPort]) {
         const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } });
@@ -51,20 +51,30 @@ export async function startPolicyRig(envoy: string): Promise<PolicyRig> {
   }
 }
 
-interface ListenerResource {
-  readonly name?: string;
-  readonly address?: { readonly socket_address: object };
+type Resource = Record<string, unknown> & { readonly '@type': string };
+
+/** The mesh's own, with the upstream of this rig, a listener `quiet` beside `in`, and a route for `/chat`. */
+export function rigResources(mesh: Mesh, quietPort: number, upstreamPort: number): Resource[] {
+  const resources = meshResources(mesh.port, upstreamPort, 1) as Resource[];
+  const action = { cluster: 'up', timeout: '60s' };
+  const routes = [
+    { name: 'chat', match: { prefix: '/chat' }, route: action },
+    { name: 'rest', match: { prefix: '/' }, route: action },
+  ];
+  return resources.flatMap((one) => {
+    if (one['@type'].endsWith('.RouteConfiguration')) {
+      return [{ ...one, virtual_hosts: [{ name: 'all', domains: ['*'], routes }] }];
+    }
+    if (!one['@type'].endsWith('.Listener')) return [one];
+    const address = { socket_address: { address: '127.0.0.1', port_value: quietPort } };
+    return [one, { ...one, name: 'quiet', address }];
+  });
 }
 
-function replaceResources(mesh: Mesh, quietPort: number, upstreamPort: number): void {
-  const resources = meshResources(mesh.port, upstreamPort, 1) as ListenerResource[];
-  const [listener] = resources;
-  const address = { socket_address: { ...listener?.address?.socket_address, port_value: quietPort } };
+export function replaceResources(mesh: Mesh, resources: readonly object[]): void {
   const file = path.join(mesh.resources, 'all.json');
-  const before = readFileSync(file, 'utf8');
-  writeFileSync(`${file}.next`, JSON.stringify({ resources: [...resources, { ...listener, name: 'quiet', address }] }));
+  writeFileSync(`${file}.next`, JSON.stringify({ resources }));
   renameSync(`${file}.next`, file);
-  if (before === readFileSync(file, 'utf8')) throw new Error('the resources were not replaced');
 }
 
 /** One client's long-lived connection, whose end is seen from its own side. */
@@ -77,10 +87,14 @@ export interface Client {
 }
 
 /** A WebSocket from that address; it has echoed once. */
-export async function webSocket(port: number, from: string): Promise<Client & { echo(text: string): Promise<string> }> {
+export async function webSocket(
+  port: number,
+  from: string,
+  url = '/',
+): Promise<Client & { echo(text: string): Promise<string> }> {
   // ws passes what it does not know to http.request; its types do not say so.
   const options = { localAddress: from, perMessageDeflate: false };
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/`, options);
+  const socket = new WebSocket(`ws://127.0.0.1:${port}${url}`, options);
   let over = false;
   const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()));
   void ended.then(() => {

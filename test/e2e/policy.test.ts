@@ -68,6 +68,7 @@ test('1.40.0: each rule holds its own connections; explain names the rule, the r
   const told = await opened(http2Client(port, '127.0.0.1'));
   const quiet = await opened(http2Client(quietPort, '127.0.0.1'));
   const kept = await opened(webSocket(port, '127.0.0.2'));
+  const chat = await opened(webSocket(port, '127.0.0.3', '/chat'));
   const short = await opened(webSocket(port, '127.0.0.3'));
 
   const policy = path.join(block.dir, 'policy.yaml');
@@ -81,6 +82,8 @@ rules:
     nudge: false
   - name: kept sockets
     match: {protocols: [upgrade], peers: [127.0.0.2]}
+  - name: chat rooms
+    match: {routes: [ch*t]}
   - name: short sockets
     match: {protocols: [upgrade]}
     protectMs: 2000
@@ -91,8 +94,10 @@ rules:
   const plan = await sluice(url, 'plan', 'edge', '--to', to, '--policy', policy);
   expect(plan.exit).toBe(0);
   expect(plan.out).toContain('can be done by hot-restart');
-  expect(plan.out).toMatch(/2 WebSockets or other upgrades and 0 TCP sessions live on .* policy waits for 2 of them/);
-  expect(plan.out).toMatch(/rule quiet listener holds 1, rule kept sockets holds 1, rule short sockets holds 1/);
+  expect(plan.out).toMatch(/3 WebSockets or other upgrades and 0 TCP sessions live on .* policy waits for 3 of them/);
+  expect(plan.out).toMatch(
+    /rule quiet listener holds 1, rule kept sockets holds 1, rule chat rooms holds 1, rule short sockets holds 1/,
+  );
 
   const begun = await sluice(url, 'upgrade', 'edge', '--to', to, '--policy', policy, '-o', 'name');
   expect(begun).toMatchObject({ exit: 0, err: '' });
@@ -109,6 +114,7 @@ rules:
     [],
     new RegExp(`${escaped(quiet.peer)} .* quiet listener +yes +not-told`),
     new RegExp(`${escaped(kept.peer)} +upgrade .* kept sockets +yes +upgrade`),
+    new RegExp(`${escaped(chat.peer)} +upgrade .* chat rooms +yes +upgrade`),
     new RegExp(`${escaped(short.peer)} +upgrade .* short sockets +no: protection over +upgrade`),
     /is not waited for, by rule short sockets: its rule protected it for a time that is over/,
   );
@@ -124,6 +130,7 @@ rules:
 
   quiet.close();
   kept.close();
+  chat.close();
   const done = await controller.phase(id, ['Done']);
   await short.ended;
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
@@ -134,6 +141,7 @@ rules:
   expect(endOf(record, told)).toMatchObject({ how: 'left', lever: 'mark', rule: 'default' });
   expect(endOf(record, quiet)).toMatchObject({ how: 'left', lever: 'wait', rule: 'quiet listener' });
   expect(endOf(record, kept)).toMatchObject({ how: 'left', lever: 'wait', rule: 'kept sockets' });
+  expect(endOf(record, chat)).toMatchObject({ how: 'left', rule: 'chat rooms', connection: { route: 'chat' } });
   expect(endOf(record, short)).toMatchObject({ how: 'cut', released: 'protection-over', rule: 'short sockets' });
   expect(record.phases.map(({ phase }) => phase)).toEqual(
     expect.arrayContaining(['Idle', 'Preflight', 'Starting', 'Draining', 'SafeToReset', 'Resetting', 'Done']),

@@ -459,15 +459,24 @@ test('options become the fields of keeper and controller', async () => {
 
 test('the tree redraws from what the watch told, newest upgrade first', () => {
   let model = EMPTY;
+  const paced = {
+    ...verdict,
+    held: [{ ...held, rule: 'sockets' }],
+    pacing: { told: 3, left: 2, perSecond: 1 },
+    estimate: { at: NOW, endsAt: NOW + 7_000, observed: 4 },
+  };
   for (const item of [
     { kind: 'proxy', proxy },
-    { kind: 'upgrade', upgrade: upgrade() },
+    { kind: 'upgrade', upgrade: upgrade({ oldEpoch: 1, verdict: paced }) },
     { kind: 'upgrade', upgrade: upgrade({ id: 'u2', createdAt: NOW + 5 }) },
     { kind: 'synced' },
   ] as WatchItem[]) {
     model = apply(model, item).model;
   }
   const lines = treeLines(model, NOW + 5_000);
+  expect(lines.join('\n')).toContain('Told to leave: 3, 2 to go at 1 a second.');
+  expect(lines.join('\n')).toContain('The drain ends in about 2s (by 4 ends of connections that were seen).');
+  expect(lines.join('\n')).toContain('upgrade  upgrade  rule sockets');
   expect(lines[0]).toBe('edge  serves 1.40.0');
   expect(lines.findIndex((l) => l.includes('u2'))).toBeLessThan(lines.findIndex((l) => l.includes('u1')));
   expect(treeLines(EMPTY, 0)).toEqual(['connecting']);

@@ -189,6 +189,10 @@ test.each([
     expect(endOf(record, client)).toMatchObject({ how: 'cut', lever: 'cut', released: 'memory' });
   }
   expect((await sluice(controller.url, 'record', upgrade.id)).out).toContain('by memory');
+  // What the agent alone knows is the same.
+  const local = await sluice(controller.url, 'agent', 'record', '--dir', path.join(mesh.block.dir, 'run'));
+  expect(local.out).toContain(`upgrade ${upgrade.id} of edge: ${from} -> ${to}`);
+  expect(local.out).toContain('old connections: 2, 0 drained, 2 cut');
 });
 
 test('1.38.3: a rule that this Envoy can not keep is refused in preflight; one by peers holds its connections', async () => {

@@ -46,6 +46,7 @@ export function connectionColumns(now: number): Column<Connection>[] {
     { title: 'AGE', of: (c) => formatSpan(now - c.openedAt) },
     { title: 'IN FLIGHT', of: (c) => (c.inFlight === undefined ? '?' : String(c.inFlight)) },
     { title: 'LOCAL', of: (c) => c.local, wide: true },
+    { title: 'ROUTE', of: (c) => c.route ?? '-', wide: true },
     { title: 'BYTES', of: (c) => formatBytes(c.bytes), wide: true },
     {
       title: 'LAST ACTIVE',

@@ -1,7 +1,16 @@
-import { type EpochStatus, isTerminal, type ProxyView, type UpgradeView } from '@sluice/contract';
+import {
+  DEFAULT_RULE,
+  type EpochStatus,
+  isTerminal,
+  type ProxyView,
+  type UpgradeView,
+  type Verdict,
+} from '@sluice/contract';
 import { clean } from '../lib/table.ts';
 import { formatSpan } from '../lib/time.ts';
+import { pacingText } from './explain.ts';
 import { type Model, shownUpgrades } from './model.ts';
+import { estimateText } from './when.ts';
 
 /** Protected connections named below a draining epoch; `sluice connections` lists them all. */
 const NAMED = 5;
@@ -32,13 +41,25 @@ function epochLines(epoch: EpochStatus, upgrades: readonly UpgradeView[], now: n
   const held = verdict.held.filter((h) => h.protected);
   const names = held.slice(0, NAMED).map((h) => {
     const { peer, protocol } = h.connection;
+    const rule = h.rule === undefined || h.rule === DEFAULT_RULE ? '' : `  rule ${h.rule}`;
     return [
-      `${peer}  ${protocol}  ${h.reason}${h.until === undefined ? '' : ` for ${formatSpan(h.until - now)} more`}`,
+      `${peer}  ${protocol}  ${h.reason}${h.until === undefined ? '' : ` for ${formatSpan(h.until - now)} more`}${rule}`,
     ];
   });
   if (verdict.protected > names.length && names.length > 0)
     names.push([`and ${verdict.protected - names.length} more`]);
-  return [`${head}  ${verdict.protected} protected of ${verdict.total}`, ...branch([[verdict.summary], ...names])];
+  return [
+    `${head}  ${verdict.protected} protected of ${verdict.total}`,
+    ...branch([[verdict.summary], ...progress(verdict, now), ...names]),
+  ];
+}
+
+/** How far the telling has come, and when the drain will be over. */
+function progress({ pacing, estimate, total }: Verdict, now: number): string[][] {
+  return [
+    ...(pacing !== undefined && pacing.left > 0 ? [[pacingText(pacing)]] : []),
+    ...(estimate !== undefined && total > 0 ? [[estimateText(estimate, now)]] : []),
+  ];
 }
 
 function upgradeLines(upgrade: UpgradeView, now: number): string[] {

@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { countEnded, type EndedConnection, NdjsonDecoder, SluiceError } from '@sluice/contract';
 import { Command } from 'commander';
 import { dirOption, needDir, whole } from '../../lib/options.ts';
@@ -48,7 +48,7 @@ export async function readLocal(dir: string, wanted: number | undefined): Promis
   return recordOf(
     {
       id: endedBy,
-      proxy: basename(dir),
+      proxy: proxyOf(folder.bootstrap) ?? basename(resolve(dir)),
       from: meta.version,
       oldEpoch: meta.epoch,
       ...(after && { to: after.version, epoch: after.epoch }),
@@ -66,4 +66,15 @@ function readEnded(file: string): EndedConnection[] {
   if (!existsSync(file)) return [];
   const decoder = new NdjsonDecoder(MAX_LINE_BYTES);
   return decoder.push(readFileSync(file)) as unknown as EndedConnection[];
+}
+
+/** The agent's name for it, which its Envoys carry in their node's metadata. */
+function proxyOf(bootstrap: string): string | undefined {
+  try {
+    const { node } = JSON.parse(readFileSync(bootstrap, 'utf8')) as { node?: { metadata?: Record<string, unknown> } };
+    const name = node?.metadata?.SLUICE_PROXY;
+    return typeof name === 'string' ? name : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -11,6 +11,8 @@ import { clusterFacts, listenerFacts, upstreamConnections } from './notes-facts.
 
 /** A config dump of thousands of clusters takes Envoy's main thread a while. */
 const ADMIN_MS = 5_000;
+/** All of them together: the answer to the check must not wait for an admin that is slow each time. */
+const ADMIN_ALL_MS = 15_000;
 /** The filter of an idle worker is heard every 5 s at least, and begins to track then. */
 const SNAPSHOT_MS = 6_000;
 /** The forecast looks at these many at most: it is a plan, not a drain. */
@@ -49,16 +51,23 @@ export async function readPlanFacts(
 export async function readAdmin(
   admin: Admin,
   unread: string[],
+  now: () => number = Date.now,
 ): Promise<Pick<PlanFacts, 'clusters' | 'listeners' | 'upstreamConnections'>> {
-  const clusters = await dumpsOf(admin, ['static_clusters', 'dynamic_active_clusters'], unread);
+  const until = now() + ADMIN_ALL_MS;
+  const get = async (path: string): Promise<string> => {
+    const left = until - now();
+    if (left <= 0) throw new Error(`not read: the admin took more than ${ADMIN_ALL_MS} ms`);
+    return admin.get(path, Math.min(ADMIN_MS, left));
+  };
+  const clusters = await dumpsOf(get, ['static_clusters', 'dynamic_active_clusters'], unread);
   const listeners = await dumpsOf(
-    admin,
+    get,
     ['static_listeners', 'dynamic_listeners', 'static_route_configs', 'dynamic_route_configs'],
     unread,
   );
-  const stats = await admin
-    .get(`/stats?filter=${encodeURIComponent('^cluster\\..*upstream_cx_active$')}`, ADMIN_MS)
-    .catch((error: unknown) => void unread.push(`stats: ${(error as Error).message}`));
+  const stats = await get(`/stats?filter=${encodeURIComponent('^cluster\\..*upstream_cx_active$')}`).catch(
+    (error: unknown) => void unread.push(`stats: ${(error as Error).message}`),
+  );
   const upstream = typeof stats === 'string' ? upstreamConnections(stats) : undefined;
   return {
     ...(clusters && { clusters: clusterFacts(clusters) }),
@@ -67,11 +76,15 @@ export async function readAdmin(
   };
 }
 
-async function dumpsOf(admin: Admin, resources: readonly string[], unread: string[]): Promise<unknown[] | undefined> {
+async function dumpsOf(
+  get: (path: string) => Promise<string>,
+  resources: readonly string[],
+  unread: string[],
+): Promise<unknown[] | undefined> {
   const dumps: unknown[] = [];
   for (const resource of resources) {
     try {
-      dumps.push(JSON.parse(await admin.get(`/config_dump?resource=${resource}`, ADMIN_MS)));
+      dumps.push(JSON.parse(await get(`/config_dump?resource=${resource}`)));
     } catch (error) {
       const { message } = error as Error;
       // "not found" is Envoy's answer where there is none of the kind.

@@ -199,6 +199,22 @@ describe('readAdmin', () => {
     expect(planNotes({ ...NOTHING, ...facts, unread }, DEFAULT_POLICY)[0]).toMatchObject({ level: 'warn' });
   });
 
+  it('has one bound for all its questions', async () => {
+    let clock = 0;
+    let asked = 0;
+    const slow = {
+      get: async () => {
+        asked++;
+        clock += 6_000;
+        return '{}';
+      },
+    };
+    const unread: string[] = [];
+    await readAdmin(slow, unread, () => clock);
+    expect(asked).toBe(3);
+    expect(unread.join()).toContain('took more than 15000 ms');
+  });
+
   it('knows no upstream connections where the stats are left out', () => {
     expect(upstreamConnections('')).toBeUndefined();
   });

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { EndedConnection, EndedView, UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
@@ -193,6 +193,43 @@ test.each([
   const local = await sluice(controller.url, 'agent', 'record', '--dir', path.join(mesh.block.dir, 'run'));
   expect(local.out).toContain(`upgrade ${upgrade.id} of edge: ${from} -> ${to}`);
   expect(local.out).toContain('old connections: 2, 0 drained, 2 cut');
+});
+
+test('1.36.4: at the deadline a rule may wait on; what an override cuts is recorded with whose word it was', async () => {
+  rig = await startPolicyRig(await envoyBinary('1.36.4'));
+  const { mesh, port } = rig;
+  const { controller, block } = mesh;
+  const { url } = controller;
+  const kept = await opened(webSocket(port, '127.0.0.2'));
+  const given = await opened(webSocket(port, '127.0.0.3'));
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.37.0'), {
+    maxDrainMs: 1_000,
+    atDeadline: 'reset',
+    rules: [{ name: 'wait on', match: { peers: ['127.0.0.2'] }, atDeadline: 'wait' }],
+  });
+  await explained(
+    url,
+    [],
+    new RegExp(`${escaped(kept.peer)} +upgrade .* wait on +yes +upgrade`),
+    new RegExp(`${escaped(given.peer)} +upgrade .* default +no: deadline +upgrade`),
+  );
+  expect(await given.echo('still here')).toBe('still here');
+  const protectedOnes = await sluice(url, 'reset', 'edge');
+  expect(protectedOnes.exit).toBe(5);
+  expect(protectedOnes.err).toContain(kept.peer);
+  const reset = await sluice(url, 'reset', 'edge', '--override', '--reason', 'the node goes down', '--by', 'jo');
+  expect(reset.exit).toBe(0);
+  await controller.phase(upgrade.id, ['Done']);
+  await Promise.all([kept.ended, given.ended]);
+  const record = await recorded(url, upgrade.id);
+  expect(endOf(record, given)).toMatchObject({ how: 'cut', released: 'deadline', rule: 'default' });
+  expect(endOf(record, kept)).toMatchObject({ how: 'cut', rule: 'wait on' });
+  expect(endOf(record, kept)?.released).toBeUndefined();
+  const out = path.join(block.dir, 'record.csv');
+  expect((await sluice(url, 'record', upgrade.id, '--out', out)).exit).toBe(0);
+  const rows = readFileSync(out, 'utf8').split('\r\n');
+  expect(rows.find((row) => row.includes(kept.peer))).toMatch(/,cut,cut,wait on,upgrade,,jo$/);
+  expect(rows.find((row) => row.includes(given.peer))).toMatch(/,cut,cut,default,upgrade,deadline,$/);
 });
 
 test('1.38.3: a rule that this Envoy can not keep is refused in preflight; one by peers holds its connections', async () => {

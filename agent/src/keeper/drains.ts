@@ -4,7 +4,7 @@ import { wasmPath } from '@sluice/wasm-filter';
 import { overBudget } from '../epochs/cost.ts';
 import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
-import { type ResetReport, writeAtomically } from '../epochs/folder.ts';
+import type { ResetReport } from '../epochs/folder.ts';
 import { Forecast } from '../epochs/forecast.ts';
 import { Ledger } from '../epochs/ledger.ts';
 import { writeOrder } from '../epochs/order-file.ts';

@@ -3,7 +3,7 @@ import net, { type AddressInfo, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { listenFds } from './listeners.ts';
 import { heldSockets, socketFds } from './proc-fd.ts';
-import { parseMessages, type TcpSocket, tcpSockets } from './sock-diag.ts';
+import { parseMessages, portFilter, type TcpSocket, tcpSockets } from './sock-diag.ts';
 import { tcpTable, tcpTableFromProc } from './tcp-table.ts';
 
 /** All but LISTEN, TIME_WAIT, SYN_SENT and SYN_RECV. */
@@ -78,7 +78,7 @@ function agreed(port: number, states: readonly number[]): TcpSocket[] {
   // The kernel may say a line of that file twice when sockets of others come and go between two reads of it.
   const lines = tcpTableFromProc(process.pid, { states, ports: [port] });
   const text = sorted([...new Map(lines.map((one) => [`${one.inode} ${one.local} ${one.peer}`, one])).values()]);
-  expect(sorted(tcpSockets(states, port))).toEqual(text);
+  expect(sorted(tcpSockets(states, [port]))).toEqual(text);
   expect(sorted(tcpTable(process.pid, { states, ports: [port] }))).toEqual(text);
   return text;
 }
@@ -99,6 +99,29 @@ describe('sock_diag beside /proc/net/tcp', () => {
     expect(accepted.map(({ local }) => local)).toEqual([`${shown}:${port}`, `${shown}:${port}`]);
     expect(accepted.map(({ peer }) => peer)).toContain(`${shown}:${client.localPort}`);
     expect(accepted.every(({ inode }) => heldSockets(process.pid).has(inode))).toBe(true);
+  });
+
+  it('lists those of several ports by one dump, and of the families that are asked for', async () => {
+    const ports = [
+      await listen({ port: 0, host: '127.0.0.1' }),
+      await listen({ port: 0, host: '127.0.0.1' }),
+      await listen({ port: 0, host: '127.0.0.1' }),
+    ];
+    for (const port of ports) await connect(port, '127.0.0.1');
+    for (const some of [ports, ports.slice(1), [...ports, 1, 65_535], [ports[2] as number, ports[0] as number]]) {
+      const each = some.flatMap((port) => tcpSockets([...OPEN, LISTEN], [port]));
+      expect(each.length).toBeGreaterThanOrEqual(4);
+      expect(sorted(tcpSockets([...OPEN, LISTEN], some))).toEqual(sorted(each));
+      expect(sorted(tcpSockets([...OPEN, LISTEN], some, ['ipv4']))).toEqual(sorted(each));
+      expect(tcpSockets([...OPEN, LISTEN], some, ['ipv6'])).toEqual([]);
+    }
+  });
+
+  it('filters by more ports than one byte of distance could pass over', async () => {
+    const port = await listen({ port: 0, host: '127.0.0.1' });
+    const many = [...Array.from({ length: 400 }, (_, i) => i + 1), port];
+    expect(portFilter(many).length).toBe(4 + 20 * many.length - 4);
+    expect(tcpSockets([LISTEN], many).map(({ local }) => local)).toContain(`127.0.0.1:${port}`);
   });
 
   it('tells a connection that its client half closed, and its client, from an open one', async () => {

@@ -29,6 +29,10 @@ const NLM_F_DUMP_INTR = 0x10;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const IPPROTO_TCP = 6;
+const INET_DIAG_REQ_BYTECODE = 1;
+const BC_JMP = 1;
+const BC_S_GE = 2;
+const BC_S_LE = 3;
 /** struct nlmsghdr, struct inet_diag_req_v2, struct inet_diag_msg */
 const HEADER = 16;
 const REQUEST = 56;
@@ -38,40 +42,81 @@ const BUFFER = 64 * 1024;
 /** Against a kernel that never ends: no table has more messages than that many reads. */
 const MAX_READS = 10_000;
 
+export type Family = 'ipv4' | 'ipv6';
+const FAMILIES: Readonly<Record<Family, number>> = { ipv4: AF_INET, ipv6: AF_INET6 };
+
 /**
- * Sockets in one of `states` of the network that this process sees; with `port`, those with that local port only. Throws
- * where the kernel has no sock_diag, forbids it, or answers what can not be relied on.
+ * Sockets in one of `states` of the network that this process sees; those with one of the local `ports` only, where any are
+ * given. Each dump walks the kernel's whole table (0.7 ms of CPU for 262,144 buckets): one for each family, whatever the
+ * number of ports. Throws where the kernel has no sock_diag, forbids it, or answers what can not be relied on.
  */
-export function tcpSockets(states: readonly number[], port = 0): TcpSocket[] {
+export function tcpSockets(
+  states: readonly number[],
+  ports: readonly number[] = [],
+  families: readonly Family[] = ['ipv4', 'ipv6'],
+): TcpSocket[] {
   if (endianness() !== 'LE') throw new Error('sock_diag: expected a little-endian machine');
   const fd = must('socket', libc().socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, NETLINK_SOCK_DIAG));
   try {
     const sockets: TcpSocket[] = [];
-    for (const family of [AF_INET, AF_INET6]) dump(fd, family, states, port, sockets);
+    for (const family of families) dump(fd, FAMILIES[family], states, ports, sockets);
     return sockets;
   } finally {
     closeSync(fd);
   }
 }
 
-function dump(fd: number, family: number, states: readonly number[], port: number, into: TcpSocket[]): void {
+function dump(
+  fd: number,
+  family: number,
+  states: readonly number[],
+  ports: readonly number[],
+  into: TcpSocket[],
+): void {
+  const filter = ports.length > 1 ? portFilter(ports) : Buffer.alloc(0);
   const request = Buffer.alloc(HEADER + REQUEST);
-  request.writeUInt32LE(request.length, 0);
+  request.writeUInt32LE(request.length + filter.length, 0);
   request.writeUInt16LE(SOCK_DIAG_BY_FAMILY, 4);
   request.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
   request.writeUInt8(family, HEADER);
   request.writeUInt8(IPPROTO_TCP, HEADER + 1);
   const mask = states.reduce((bits, state) => bits | (1 << state), 0);
   request.writeUInt32LE(mask, HEADER + 4);
-  request.writeUInt16BE(port, HEADER + 8);
+  if (ports.length === 1) request.writeUInt16BE(ports[0] as number, HEADER + 8);
   // A dump is made by the kernel within these calls: write and read need no waiting.
-  writeSync(fd, request);
+  writeSync(fd, Buffer.concat([request, filter]));
   const buffer = Buffer.allocUnsafe(BUFFER);
   for (let i = 0; i < MAX_READS; i++) {
     const size = readSync(fd, buffer, 0, buffer.length, null);
     if (parseMessages(buffer.subarray(0, size), into)) return;
   }
   throw new Error(`sock_diag: no end after ${MAX_READS} reads`);
+}
+
+/**
+ * The attribute INET_DIAG_REQ_BYTECODE that accepts each of the local ports (net/ipv4/inet_diag.c, inet_diag_bc_run): of an
+ * operation {code, yes, no} both are distances in bytes to go on at; at the very end a socket is taken, past it it is not.
+ */
+export function portFilter(ports: readonly number[]): Buffer {
+  const size = 20 * ports.length - 4;
+  const attribute = Buffer.alloc(4 + size);
+  attribute.writeUInt16LE(attribute.length, 0);
+  attribute.writeUInt16LE(INET_DIAG_REQ_BYTECODE, 2);
+  const operation = (at: number, code: number, yes: number, no: number) => {
+    attribute.writeUInt8(code, 4 + at);
+    attribute.writeUInt8(yes, 4 + at + 1);
+    attribute.writeUInt16LE(no, 4 + at + 2);
+  };
+  for (const [i, port] of ports.entries()) {
+    const at = 20 * i;
+    // Port >= and port <=, each with the port in an operation of its own behind it; not: on to the next port.
+    operation(at, BC_S_GE, 8, 20);
+    operation(at + 4, 0, 0, port);
+    operation(at + 8, BC_S_LE, 8, 12);
+    operation(at + 12, 0, 0, port);
+    if (i < ports.length - 1) operation(at + 16, BC_JMP, 4, size - at - 16);
+  }
+  return attribute;
 }
 
 /** Adds the sockets of one read to `into`; true when the dump ends with it. Throws on an error or a cut message. */

@@ -1,5 +1,5 @@
 import { readFileSync, readlinkSync } from 'node:fs';
-import { type TcpSocket, tcpSockets } from './sock-diag.ts';
+import { type Family, type TcpSocket, tcpSockets } from './sock-diag.ts';
 import { addressText } from './tcp-address.ts';
 
 export type { TcpSocket } from './sock-diag.ts';
@@ -10,6 +10,8 @@ export interface TcpQuery {
   readonly states: readonly number[];
   /** Local ports; all of them when absent. */
   readonly ports?: readonly number[];
+  /** Both when absent. A socket that `[::]` accepted from an IPv4 client is of IPv6. */
+  readonly families?: readonly Family[];
 }
 
 /**
@@ -20,7 +22,7 @@ export interface TcpQuery {
 export function tcpTable(pid: number, query: TcpQuery): TcpSocket[] {
   if (sameNetwork(pid)) {
     try {
-      return (query.ports ?? [0]).flatMap((port) => tcpSockets(query.states, port));
+      return tcpSockets(query.states, query.ports, query.families);
     } catch {
       // A kernel without inet_diag, or a container that forbids netlink: the text has the same.
     }

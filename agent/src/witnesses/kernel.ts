@@ -89,7 +89,11 @@ export class KernelWitness {
     if (this.#tcpAddresses.length === 0) return [];
     const accepts = addressMatcher(this.#tcpAddresses);
     const ports = [...new Set(this.#tcpAddresses.map((address) => Number(portOf(address))))];
-    return tcpTable(this.#pid, { states: [...OPEN_STATES, TCP_LISTEN], ports }).filter(({ local }) => accepts(local));
+    const ipv6 = this.#tcpAddresses.some((address) => address.startsWith('['));
+    const ipv4 = this.#tcpAddresses.some((address) => !address.startsWith('['));
+    const families = [...(ipv4 ? (['ipv4'] as const) : []), ...(ipv6 ? (['ipv6'] as const) : [])];
+    const query = { states: [...OPEN_STATES, TCP_LISTEN], ports, families };
+    return tcpTable(this.#pid, query).filter(({ local }) => accepts(local));
   }
 
   #unix(): TcpSocket[] {

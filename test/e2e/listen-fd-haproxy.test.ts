@@ -8,6 +8,7 @@ import type { EpochStatus, UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
 import { CliAgent } from '../harness/cli-agent.ts';
 import { ControllerProcess } from '../harness/controller.ts';
+import { dieAfterAccepting } from '../harness/half-transfer.ts';
 import { findHaproxy, HAPROXY_COMMAND, type HaproxyConfig, haproxyConfig } from '../harness/haproxy.ts';
 import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
@@ -198,6 +199,11 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
   // Connections wait in the queue of the held socket.
   expect(await header(ports.http)).toBe('B');
   expect((await epochsOf(next)).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['2 serving']);
+
+  // The same upgrade's epoch a second time: what was before it is started.
+  signal(new CommandFolder(path.join(next.dir, 'epochs'), 2).read() as CommandMeta, 'SIGKILL');
+  await next.line('started again', (line) => line.back === true);
+  expect(await header(ports.http)).toBe('A');
 });
 
 async function epochsOf(agent: CliAgent): Promise<EpochStatus[]> {
@@ -283,6 +289,11 @@ it('two agents: the second takes the sockets over from the first, which drains a
     code: 'EPOCH_DIED',
   });
   expect(await header(ports.http)).toBe('A');
+
+  // One that dies after it said that it accepts: the first one accepts again, with another HAProxy.
+  await dieAfterAccepting(socket());
+  await until('it accepts again', async () => ((await epochsOf(first)).at(-1)?.epoch === 1 ? true : undefined));
+  await busy([load]);
 
   const second = await CliAgent.start({ ...config, dir: path.join(block.dir, 'two'), command });
   agents.push(second);

@@ -7,6 +7,7 @@ import { migrate } from '@sluice/agent/listen-fd';
 import { afterEach, expect, test } from 'vitest';
 import { selfSigned } from '../harness/certificate.ts';
 import { newConnections } from '../harness/connects.ts';
+import { dieAfterAccepting } from '../harness/half-transfer.ts';
 import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
 import { Http2Client } from '../harness/load/http2.ts';
@@ -166,6 +167,11 @@ test('a successor that can not serve leaves the one that runs accepting; two tha
   expect(first.lines.some(({ event }) => event === 'released')).toBe(false);
   expect((await newConnectionsOnce(ports[2])).answered).toBeGreaterThan(0);
   blocked.close();
+
+  // One that dies when the first has stopped already: it accepts again, and is no draining one.
+  await dieAfterAccepting(`${given.dir}/h1.sock`);
+  expect((await newConnectionsOnce(ports[2])).failures).toEqual([]);
+  expect(first.lines.some(({ event }) => event === 'released')).toBe(false);
 
   const both = await Promise.all([NodeServer.start(given), NodeServer.start(given)]);
   await first.line('drained');

@@ -4,12 +4,12 @@ import { type Mishap, type Trouble, troubleOf, troubleOfRefusal } from './troubl
 /**
  * The rules of the side that takes over. Pure: no sockets, no clock.
  *
- *   offer > fds > serving > released > done
- *      \_____\_______\____________\____> failed: what was received is closed, nothing is accepted here
- *                         \____________> done, not released: the old one went after it was told that this one accepts
+ *   offer > fds > serving > released > owning > done
+ *      \_____\_______\____________\_______\____> failed: what was received is closed, nothing is accepted here
+ *                                 \____________> owning, not released: the old one went after it was told that this one accepts
  */
 export interface NewState {
-  readonly phase: 'offer' | 'fds' | 'serving' | 'released' | 'done' | 'failed';
+  readonly phase: 'offer' | 'fds' | 'serving' | 'released' | 'owning' | 'done' | 'failed';
   readonly wanted: (address: string) => boolean;
   readonly addresses: readonly string[];
   readonly taken: readonly number[];
@@ -25,7 +25,9 @@ export type NewEvent =
   | { readonly type: 'message'; readonly message: Message; readonly fds: number }
   /** Asked by the effect `serve`: this side accepts on all of them. */
   | { readonly type: 'accepting' }
-  /** ... or can not. */
+  /** Asked by the effect `own`: whoever connects next finds this side. */
+  | { readonly type: 'owned' }
+  /** What was asked can not be done. */
   | { readonly type: 'unable'; readonly trouble: Trouble }
   | Mishap;
 
@@ -35,7 +37,7 @@ export type NewEffect =
   | { readonly type: 'serve' }
   /** Accept no more (if it did) and close what was received. */
   | { readonly type: 'drop' }
-  /** The sockets are ours: be the old side of the next transfer. */
+  /** The sockets are ours: be the old side of the next transfer; `owned` or `unable` is to follow. */
   | { readonly type: 'own' }
   | { readonly type: 'end' };
 
@@ -60,12 +62,16 @@ export function stepNew(state: NewState, event: NewEvent): NewStep {
     case 'accepting':
       if (state.phase !== 'serving') return { state, effects: [] };
       return { state: { ...state, phase: 'released' }, effects: [{ type: 'send', message: { type: 'accepting' } }] };
+    case 'owned':
+      return state.phase === 'owning' ? finish(state) : { state, effects: [] };
     case 'unable':
       return refuse(state, event.trouble);
     default: {
       const trouble = troubleOf(event, EXPECTED[state.phase]);
       // It was told that this side accepts, and may have stopped by now: to stop here too could leave nobody.
-      if (state.phase === 'released') return finish({ ...state, trouble });
+      if (state.phase === 'released') return own({ ...state, trouble });
+      // It said that it accepts no more, and waits for nothing but our word.
+      if (state.phase === 'owning') return { state, effects: [] };
       return event.type === 'gone' ? fail(state, trouble) : refuse(state, trouble);
     }
   }
@@ -76,6 +82,7 @@ const EXPECTED: Record<Exclude<NewState['phase'], 'done' | 'failed'>, string> = 
   fds: 'the descriptors',
   serving: 'the old one to wait until this one accepts',
   released: 'released',
+  owning: 'nothing more',
 };
 
 function onMessage(state: NewState, message: Message, fds: number): NewStep {
@@ -107,16 +114,20 @@ function onMessage(state: NewState, message: Message, fds: number): NewStep {
     if (received < state.taken.length) return { state: { ...state, received }, effects: [] };
     return { state: { ...state, received, phase: 'serving' }, effects: [{ type: 'serve' }] };
   }
-  if (state.phase === 'released' && message.type === 'released') return finish({ ...state, released: true });
+  if (state.phase === 'released' && message.type === 'released') return own({ ...state, released: true });
   const phase = state.phase as keyof typeof EXPECTED;
   const trouble: Trouble = { code: 'INPUT_INVALID', message: `expected ${EXPECTED[phase]}, found ${message.type}` };
-  return state.phase === 'released' ? finish({ ...state, trouble }) : refuse(state, trouble);
+  return state.phase === 'released' ? own({ ...state, trouble }) : refuse(state, trouble);
 }
 
-/** `own` before `done`: whoever connects next finds this side. */
+/** Before `done`: when the old side drains, a successor finds this one. */
+function own(state: NewState): NewStep {
+  return { state: { ...state, phase: 'owning' }, effects: [{ type: 'own' }] };
+}
+
 function finish(state: NewState): NewStep {
   const done = state.released ? [{ type: 'send', message: { type: 'done' } } as const] : [];
-  return { state: { ...state, phase: 'done' }, effects: [{ type: 'own' }, ...done, { type: 'end' }] };
+  return { state: { ...state, phase: 'done' }, effects: [...done, { type: 'end' }] };
 }
 
 function refuse(state: NewState, trouble: Trouble): NewStep {

@@ -83,7 +83,7 @@ describe('the side that takes over', () => {
   it('takes what it wants, serves when all have come, says so once it accepts', () => {
     expect(run(offer, fds([0])).effects).toEqual(['take']);
     expect(run(offer, fds([0]), fds([1])).effects).toEqual(['take', 'serve']);
-    const whole = run(offer, fds([0, 1]), { type: 'accepting' }, released);
+    const whole = run(offer, fds([0, 1]), { type: 'accepting' }, released, { type: 'owned' });
     expect(whole.effects).toEqual(['take', 'serve', 'accepting', 'own', 'done', 'end']);
     expect(whole.state).toMatchObject({ phase: 'done', released: true });
   });
@@ -108,8 +108,15 @@ describe('the side that takes over', () => {
     expect(effects).not.toContain('accepting');
   });
 
+  it('gives up when it can not be found by a successor: the old one hears it and accepts again', () => {
+    const trouble = { code: 'CONFIG_INVALID', message: 'no such folder' } as const;
+    const { state, effects } = run(offer, fds([0, 1]), { type: 'accepting' }, released, { type: 'unable', trouble });
+    expect(state.phase).toBe('failed');
+    expect(effects.slice(-4)).toEqual(['own', 'drop', 'refused', 'end']);
+  });
+
   it('goes on alone when the old one dies after it was told', () => {
-    const { state, effects } = run(offer, fds([0, 1]), { type: 'accepting' }, { type: 'gone' });
+    const { state, effects } = run(offer, fds([0, 1]), { type: 'accepting' }, { type: 'gone' }, { type: 'owned' });
     expect(state).toMatchObject({ phase: 'done', released: false });
     expect(effects.slice(-2)).toEqual(['own', 'end']);
   });
@@ -134,7 +141,7 @@ it.each([
  */
 describe('any history of a transfer', () => {
   const happening = fc.oneof(
-    { weight: 12, arbitrary: fc.constantFrom('to-old', 'to-new', 'new-accepts', 'old-stopped') },
+    { weight: 12, arbitrary: fc.constantFrom('to-old', 'to-new', 'new-accepts', 'old-stopped', 'new-owns') },
     {
       weight: 1,
       arbitrary: fc.constantFrom(
@@ -159,7 +166,7 @@ describe('any history of a transfer', () => {
         }
         // Then all that is under way arrives, and every death is noticed.
         for (let i = 0; i < 40; i++)
-          for (const each of ['to-old', 'to-new', 'old-stopped'] as const) world.happen(each);
+          for (const each of ['to-old', 'to-new', 'old-stopped', 'new-owns'] as const) world.happen(each);
         world.check(true);
       }),
       { numRuns: 3_000 },
@@ -168,14 +175,18 @@ describe('any history of a transfer', () => {
 
   it('ends well when nothing goes wrong', () => {
     fc.assert(
-      fc.property(fc.array(fc.constantFrom('to-old', 'to-new', 'new-accepts', 'old-stopped')), (history) => {
-        const world = new World();
-        for (const each of history) world.happen(each);
-        for (let i = 0; i < 20; i++)
-          for (const each of ['to-old', 'to-new', 'new-accepts', 'old-stopped'] as const) world.happen(each);
-        expect([world.oldState.phase, world.newState.phase]).toEqual(['done', 'done']);
-        expect([world.oldAccepts, world.newAccepts]).toEqual([false, true]);
-      }),
+      fc.property(
+        fc.array(fc.constantFrom('to-old', 'to-new', 'new-accepts', 'old-stopped', 'new-owns')),
+        (history) => {
+          const world = new World();
+          for (const each of history) world.happen(each);
+          for (let i = 0; i < 20; i++)
+            for (const each of ['to-old', 'to-new', 'new-accepts', 'old-stopped', 'new-owns'] as const)
+              world.happen(each);
+          expect([world.oldState.phase, world.newState.phase]).toEqual(['done', 'done']);
+          expect([world.oldAccepts, world.newAccepts]).toEqual([false, true]);
+        },
+      ),
     );
   });
 });
@@ -185,6 +196,7 @@ type Happening =
   | 'to-new'
   | 'new-accepts'
   | 'old-stopped'
+  | 'new-owns'
   | 'old-dies'
   | 'new-dies'
   | 'old-timeout'
@@ -208,6 +220,7 @@ class World {
   #toNew: (Message | 'end')[] = [];
   #stopping = false;
   #serving = false;
+  #owning = false;
 
   constructor() {
     const { state, effects } = newSide(() => true);
@@ -243,7 +256,10 @@ class World {
     else if (what === 'new-timeout') this.#new({ type: 'timeout' });
     else if (what === 'garbage-old') this.#old(GARBAGE);
     else if (what === 'garbage-new') this.#new(GARBAGE);
-    else if (what === 'new-unable' && this.newState.phase === 'serving')
+    else if (what === 'new-owns' && this.#owning && this.newLives) {
+      this.#owning = false;
+      this.#new({ type: 'owned' });
+    } else if (what === 'new-unable' && (this.newState.phase === 'serving' || this.#owning))
       this.#new({ type: 'unable', trouble: GARBAGE.trouble });
   }
 
@@ -275,9 +291,10 @@ class World {
       if (effect.type === 'send') this.#toOld.push(effect.message);
       else if (effect.type === 'end') this.#toOld.push('end');
       else if (effect.type === 'serve') this.#serving = true;
+      else if (effect.type === 'own') this.#owning = true;
       else if (effect.type === 'drop') {
         this.newAccepts = false;
-        this.#serving = false;
+        this.#serving = this.#owning = false;
       }
     }
   }

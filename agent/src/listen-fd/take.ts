@@ -28,7 +28,7 @@ export interface Taking {
   /**
    * To be called once all of them are accepted on. `own` makes this process the giver of the next transfer, and is called
    * when the old side has stopped accepting (or has gone). `released` false: it went without a word, and may accept still.
-   * Throws when the old side took its offer back: then this process must accept no more.
+   * Throws when the old side took its offer back, or `own` failed: then this process must accept no more.
    */
   accepting(own: () => Promise<void>): Promise<{ readonly released: boolean }>;
   /** This process can not serve: the old side goes on. The listeners are closed by their owner, the caller. */
@@ -154,7 +154,15 @@ class NewTransfer implements Taking {
         if (!this.#handedOut) for (const { fd } of this.listeners.splice(0)) closeFd(fd);
         return;
       case 'own':
-        return this.#own();
+        // Not waited for in the queue: what it comes to is an event of its own.
+        this.#own().then(
+          () => this.#step({ type: 'owned' }),
+          (thrown: unknown) => {
+            const { code, message } = toSluiceError(thrown);
+            this.#step({ type: 'unable', trouble: { code, message } });
+          },
+        );
+        return;
       case 'end': {
         clearTimeout(this.#timer);
         this.#channel.close();
@@ -170,7 +178,7 @@ class NewTransfer implements Taking {
   #arm(): void {
     clearTimeout(this.#timer);
     const { phase } = this.#state;
-    if (phase === 'done' || phase === 'failed' || phase === 'serving') return;
+    if (phase !== 'offer' && phase !== 'fds' && phase !== 'released') return;
     this.#timer = setTimeout(() => this.#step({ type: 'timeout' }), this.#bounds[phase]);
   }
 }

@@ -24,6 +24,8 @@ export interface CommandMeta {
   readonly drainingSince?: number;
   readonly parent?: number;
   readonly createdBy?: string;
+  /** What served before the upgrade that created it. */
+  readonly before?: { readonly binary: string; readonly config: string };
   readonly endedBy?: string;
   readonly policy?: DrainPolicy;
   readonly order?: DrainOrder;

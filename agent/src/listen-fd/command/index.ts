@@ -105,10 +105,11 @@ export async function startCommandKeeper(
       socket,
       {
         listeners: () => context.sockets.list,
-        stop: async () => {
-          const serving = epochs.serving();
-          if (serving) await stopAccepting(context, serving);
-        },
+        stop: () =>
+          context.exclusive.run(async () => {
+            const serving = epochs.serving();
+            if (serving) await stopAccepting(context, serving);
+          }),
         // What was told to stop does not start again: another one of the same.
         resume: async () => {
           const old = epochs.serving();
@@ -128,6 +129,7 @@ export async function startCommandKeeper(
   };
 
   const terminate = async (): Promise<void> => {
+    await upgrades.settle();
     const serving = epochs.serving();
     if (serving) await stopAccepting(context, serving);
     context.sockets.refuse();

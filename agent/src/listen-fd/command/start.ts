@@ -15,6 +15,8 @@ export interface CommandTarget {
   readonly config: string;
   readonly upgradeId?: string;
   readonly parent?: number;
+  /** What to go back to when it crashes again and again. */
+  readonly before?: { readonly binary: string; readonly config: string };
 }
 
 export function epochsFolder(dir: string): string {
@@ -64,6 +66,7 @@ export async function startEpoch(
       startedAt: now(),
       ...(target.upgradeId !== undefined && { createdBy: target.upgradeId }),
       ...(target.parent !== undefined && { parent: target.parent }),
+      ...(target.before && { before: target.before }),
     };
     folder.write(meta);
     const epoch = new CommandEpoch(folder, meta, log);

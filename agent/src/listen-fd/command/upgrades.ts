@@ -112,6 +112,12 @@ export class Upgrades {
     return abort !== undefined;
   }
 
+  /** Gives up every start that is under way; resolves when none is. */
+  async settle(): Promise<void> {
+    for (const upgradeId of this.#aborts.keys()) this.abort(upgradeId);
+    await this.#context.exclusive.run(async () => {});
+  }
+
   async #start({ upgradeId, target, policy }: UpgradeRequest, aborted: AbortSignal): Promise<void> {
     aborted.throwIfAborted();
     const { epochs, config, log, now } = this.#context;
@@ -127,6 +133,7 @@ export class Upgrades {
         config: resolve(target.bootstrap ?? old.meta.config),
         upgradeId,
         parent: old.number,
+        before: { binary: old.meta.binary, config: old.meta.config },
       },
       aborted,
     );

@@ -1,5 +1,5 @@
 import http2 from 'node:http2';
-import { leverFor, type Outcome } from '@sluice/contract';
+import { leverFor, type Outcome, type PolicyPatch } from '@sluice/contract';
 import { reconcile } from '../harness/load/reconcile.ts';
 import type { Cell } from './cells.ts';
 import { Context, type Moments, within } from './context.ts';
@@ -19,8 +19,13 @@ export interface CellResult {
 }
 
 /** One upgrade with all cells on the old epoch. Throws when the upgrade itself does not go through. */
-export async function runMatrix(from: string, to: string, cells: readonly Cell[]): Promise<Map<string, CellResult>> {
-  const rig = await startRig(from, { http1: { silentIdleGraceMs: GRACE_MS } });
+export async function runMatrix(
+  from: string,
+  to: string,
+  cells: readonly Cell[],
+  policy: PolicyPatch,
+): Promise<Map<string, CellResult>> {
+  const rig = await startRig(from, { http1: { silentIdleGraceMs: GRACE_MS }, ...policy });
   const contexts: Context[] = [];
   try {
     const told = Promise.withResolvers<void>();

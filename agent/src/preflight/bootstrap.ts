@@ -37,14 +37,19 @@ async function validate({ binary, mergedBootstrap }: PreflightInput): Promise<Ch
 /** Undefined = exit code 0; else the line that says why. */
 function run(binary: string, args: string[]): Promise<string | undefined> {
   return new Promise((resolve) => {
-    const child = execFile(binary, args, { timeout: VALIDATE_TIMEOUT_MS, maxBuffer: 1024 * 1024 }, (error, stdout, stderr) => {
-      if (!error) return resolve(undefined);
-      if (error.killed) return resolve(`no answer within ${VALIDATE_TIMEOUT_MS} ms`);
-      const lines = `${stderr}\n${stdout}`.split('\n').filter((line) => line.trim() !== '');
-      const reason =
-        lines.findLast((line) => /error initializing configuration|Unable|INVALID|error/i.test(line)) ?? lines.at(-1);
-      resolve((reason ?? error.message).replace(/^\[[^\]]*\](\[[^\]]*\])*\s*(\[[^\]]*\]\s*)?/, '').slice(0, 1_000));
-    });
+    const child = execFile(
+      binary,
+      args,
+      { timeout: VALIDATE_TIMEOUT_MS, maxBuffer: 1024 * 1024 },
+      (error, stdout, stderr) => {
+        if (!error) return resolve(undefined);
+        if (error.killed) return resolve(`no answer within ${VALIDATE_TIMEOUT_MS} ms`);
+        const lines = `${stderr}\n${stdout}`.split('\n').filter((line) => line.trim() !== '');
+        const reason =
+          lines.findLast((line) => /error initializing configuration|Unable|INVALID|error/i.test(line)) ?? lines.at(-1);
+        resolve((reason ?? error.message).replace(/^\[[^\]]*\](\[[^\]]*\])*\s*(\[[^\]]*\]\s*)?/, '').slice(0, 1_000));
+      },
+    );
     yieldCpu(child.pid);
   });
 }

@@ -123,27 +123,34 @@ function states(): (string | undefined)[] {
   return epochFolders(path.join(dir, 'epochs')).map((folder) => folder.readMeta()?.state);
 }
 
-test('the process itself becomes Envoy, an upgrade under load loses nothing, and nobody of ours stays', async () => {
-  const first = new Front(config);
-  await first.line('becoming Envoy');
-  await untilAnswering();
-  expect(readlinkSync(`/proc/${first.child.pid}/exe`)).toBe(config.envoy);
+test.each([
+  ['by hot restart', true],
+  ['without hot restart', false],
+])(
+  'the process itself becomes Envoy, an upgrade under load loses nothing, and nobody of ours stays: %s',
+  async (_, hotRestart) => {
+    config = { ...config, hotRestart };
+    const first = new Front(config);
+    await first.line('becoming Envoy');
+    await untilAnswering();
+    expect(readlinkSync(`/proc/${first.child.pid}/exe`)).toBe(config.envoy);
 
-  const load = newConnections(port, 300);
-  const to = await envoyBinary('1.40.0');
-  const second = new Front({ ...config, envoy: to });
-  await second.line('old epoch reset');
-  await first.exited;
-  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
-  expect(readlinkSync(`/proc/${second.child.pid}/exe`)).toBe(to);
-  expect(states()).toEqual(['ended', 'serving']);
+    const load = newConnections(port, 300);
+    const to = await envoyBinary('1.40.0');
+    const second = new Front({ ...config, envoy: to });
+    await second.line('old epoch reset');
+    await first.exited;
+    expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+    expect(readlinkSync(`/proc/${second.child.pid}/exe`)).toBe(to);
+    expect(states()).toEqual(['ended', 'serving']);
 
-  // The helper has ended, and Envoy is no parent of a zombie.
-  const helper = second.lines.find((line) => line.helper !== undefined)?.helper as number;
-  await untilGone(helper);
-  const children = readFileSync(`/proc/${second.child.pid}/task/${second.child.pid}/children`, 'latin1');
-  expect(children.trim()).toBe('');
-});
+    // The helper has ended, and Envoy is no parent of a zombie.
+    const helper = second.lines.find((line) => line.helper !== undefined)?.helper as number;
+    await untilGone(helper);
+    const children = readFileSync(`/proc/${second.child.pid}/task/${second.child.pid}/children`, 'latin1');
+    expect(children.trim()).toBe('');
+  },
+);
 
 async function untilGone(pid: number): Promise<void> {
   for (;;) {

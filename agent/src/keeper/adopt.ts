@@ -2,9 +2,10 @@ import { playParent } from '../broker/index.ts';
 import { Epoch } from '../epochs/epoch.ts';
 import { isAlive } from '../epochs/proc.ts';
 import { methodNamed } from '../methods/index.ts';
+import { accepts } from '../methods/reuse-port/plain.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
-import { keepListeners } from './kept.ts';
+import { keepListeners, unsteerKept } from './kept.ts';
 import { sweepSharedMemory } from './sweep.ts';
 
 /**
@@ -39,6 +40,8 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   if (!newest) return;
   for (const epoch of registry.all()) watch(epoch);
   await keepListeners(context, newest);
+  // One that could not be told to stop is still steered around.
+  if (!registry.draining().some(accepts)) unsteerKept(context);
 }
 
 async function settle(context: KeeperContext, starting: Epoch): Promise<void> {

@@ -1,7 +1,7 @@
-import { type KeptSockets, syncKept } from '../broker/index.ts';
+import { type KeptSocket, type KeptSockets, syncKept } from '../broker/index.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { close } from '../native/fds.ts';
-import { silence } from '../native/reuseport.ts';
+import { silence, unsteer } from '../native/reuseport.ts';
 import { httpListenAddresses } from '../witnesses/listener-kinds.ts';
 import type { KeeperContext } from './context.ts';
 
@@ -34,6 +34,16 @@ async function noteHttpAddresses(context: Pick<KeeperContext, 'log'>, epoch: Epo
   }
 }
 
+/** An agent that died before the new epoch of a handover had a process left a program, which nobody else would undo. */
+export function unsteerKept({ kept, log }: Pick<KeeperContext, 'kept' | 'log'>): void {
+  const shared = kept.list().filter((socket) => socket.address.startsWith('tcp://') && !socket.shared);
+  try {
+    each(kept, shared, unsteer);
+  } catch (error) {
+    log('warn', 'steering of an earlier agent not undone', { error: String(error) });
+  }
+}
+
 /**
  * For a crash without hot restart, where no Envoy can be given the kept sockets: a connection that they take is reset when
  * they close, unless the kernel moves it to the next Envoy's. Silent ones take none, and refuse none: at 1,000 new
@@ -41,10 +51,17 @@ async function noteHttpAddresses(context: Pick<KeeperContext, 'log'>, epoch: Epo
  * (docs/measured.md).
  */
 export function silenceKept(kept: KeptSockets): void {
-  for (const socket of kept.list()) {
+  each(kept, kept.list(), silence);
+}
+
+function each(kept: KeptSockets, sockets: readonly KeptSocket[], use: (fd: number) => void): void {
+  for (const socket of sockets) {
     const fd = kept.take(socket);
     if (fd === undefined) continue;
-    silence(fd);
-    close(fd);
+    try {
+      use(fd);
+    } finally {
+      close(fd);
+    }
   }
 }

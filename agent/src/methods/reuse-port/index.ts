@@ -26,7 +26,7 @@ export const reusePort: HandoverMethod = {
     const steering = await steeringOf(old.process.pid);
     if (steering.why === undefined) return steered(request);
     context.log('info', 'new connections are not steered', { ...steering });
-    return bringUp({ ...start, predecessor: beside(old, (epoch) => takeOverPlainly(old, epoch)) });
+    return bringUp({ ...start, predecessor: beside(old, (epoch) => takeOverPlainly(context, old, epoch)) });
   },
 
   /**

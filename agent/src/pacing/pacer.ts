@@ -234,12 +234,17 @@ export class Pacer {
 
   #byMark(at: number): void {
     const { hands, policy, perSecond, can } = this.#options;
-    const next = markStep(hands.connections(), policy, this.#credit, perSecond === 0);
+    const known = hands.connections();
+    const next = markStep(known, policy, this.#credit, perSecond === 0);
     this.#credit = next.credit;
     if (next.told.length > 0) hands.mark(next.told);
     this.#tell(next.told, at);
-    // A mark is heard with the next response only. The silent ones hear the pressure, once it can hit nobody else.
-    if (next.done && !next.exempt) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
+    // A mark is heard with the next response only. The silent ones hear the pressure, once it can hit nobody else: policy
+    // leaves none alone, or none of those that it could leave alone is open. One that the filter did not list may be one of
+    // them (a worker whose report is still to come, a VM that trapped).
+    const spares = !policy.http2.goaway || policy.rules.some((rule) => rule.nudge === false);
+    const listed = !spares || known.length >= hands.open();
+    if (next.done && !next.exempt && listed) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
   }
 
   #tellAll(at: number): void {

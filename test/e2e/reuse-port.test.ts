@@ -290,6 +290,37 @@ test.each(STEPS)('an agent killed at "%s" is succeeded, one epoch accepts, nothi
   await traffic.stop();
 });
 
+test('an old epoch that does not answer before the change: the upgrade fails, and it serves on', async () => {
+  const agent = await keeper();
+  const traffic = load(50);
+  const { pid } = await agent.serving();
+  await upgrade(agent, { to: await envoyBinary('1.40.0') });
+  await agent.line('steering: to the old epoch');
+  process.kill(pid, 'SIGSTOP');
+  await agent.line('upgrade failed');
+  process.kill(pid, 'SIGCONT');
+  expect(await agent.serving()).toMatchObject({ epoch: 0 });
+  await traffic.stop();
+});
+
+test('an old epoch that does not answer after the change is steered around; the new one serves, nothing fails', async () => {
+  const agent = await keeper({ policy: { http1: { silentIdleGraceMs: 5_000 } } });
+  const traffic = load(50);
+  const held = await HeldClients.open(ports[0]);
+  const { pid } = await agent.serving();
+  await upgrade(agent, { to: await envoyBinary('1.40.0') });
+  await agent.line('steering: to the new epoch');
+  process.kill(pid, 'SIGSTOP');
+  // At once when it had stopped accepting already, else when its bounds are over.
+  await agent.line('new epoch serves', () => true, 40_000);
+  process.kill(pid, 'SIGCONT');
+  const answered = traffic.answered();
+  await until('the new one answers', () => (traffic.answered() > answered + 50 ? true : undefined));
+  await agent.line('old epoch reset', (l) => l.epoch === 0);
+  await traffic.stop();
+  held.close();
+});
+
 test('a crash without hot restart refuses no connection: they come a second late', async () => {
   const agent = await keeper();
   const one = newConnections(ports[0], 500);

@@ -187,7 +187,9 @@ export class DrainWatch {
 
   async #gather(): Promise<VerdictInput> {
     const { sources, ledger } = this.#options;
+    await this.pacer?.calm();
     const [kernel, admin] = await Promise.all([sources.kernel(), sources.admin()]);
+    await this.pacer?.calm();
     const filter = sources.filter();
     const listed = sources.kernelList?.() ?? filter.connections;
     const { pacer } = this;

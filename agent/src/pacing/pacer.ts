@@ -75,6 +75,7 @@ export class Pacer {
   #done = false;
   #timer: NodeJS.Timeout | undefined;
   #holding: NodeJS.Timeout | undefined;
+  #exposed: PromiseWithResolvers<void> | undefined;
   #adaptedAt: number;
   #load: Load | undefined;
   #allToldAt: number | undefined;
@@ -99,7 +100,7 @@ export class Pacer {
 
   stop(): void {
     clearTimeout(this.#timer);
-    clearTimeout(this.#holding);
+    this.#closed();
     this.#done = true;
   }
 
@@ -191,15 +192,30 @@ export class Pacer {
     if (next.told.length > 0) {
       this.#toldBefore = next.toldBefore;
       this.#cutoff(at + REACH_MS - this.#toldBefore);
-      this.#heldUntil = 0;
-      this.#holding = setTimeout(() => this.#hold(now()), REACH_MS);
+      this.#expose(now);
     } else if (at + HOLD_MS / 2 > this.#heldUntil) {
       this.#hold(at);
     }
   }
 
+  /**
+   * Resolves when no cut-off stands that time alone would lower. Whoever is about to keep this process busy waits for it:
+   * a cut-off that is taken back a tenth of a second late has told a tenth of a second's births more.
+   */
+  async calm(): Promise<void> {
+    await this.#exposed?.promise;
+  }
+
+  #expose(now: () => number): void {
+    this.#heldUntil = 0;
+    this.#exposed ??= Promise.withResolvers();
+    clearTimeout(this.#holding);
+    this.#holding = setTimeout(() => this.#hold(now()), REACH_MS);
+  }
+
   /** Takes the cut-off back, so that time alone does not reach it. */
   #hold(at: number): void {
+    this.#closed();
     if (this.#done || !Number.isFinite(this.#toldBefore)) return;
     this.#heldUntil = at + HOLD_MS;
     this.#cutoff(this.#heldUntil - this.#toldBefore);
@@ -247,8 +263,14 @@ export class Pacer {
     if (next.done && !next.exempt && listed) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
   }
 
-  #tellAll(at: number): void {
+  #closed(): void {
     clearTimeout(this.#holding);
+    this.#exposed?.resolve();
+    this.#exposed = undefined;
+  }
+
+  #tellAll(at: number): void {
+    this.#closed();
     this.#options.hands.setPressure(pressureForAll(this.#options.durationMs));
     this.#allToldAt = at;
     this.#done = true;

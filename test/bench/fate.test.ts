@@ -21,7 +21,7 @@ it('takes the end of the last old connection, and no other one', () => {
   expect(fateOf(records, new Set([1, 2]), 100, 1_500)).toEqual({ old: 2, trueEnd: 900, cut: 0, leftAtReset: 0 });
 });
 
-it('a connection that the exit ended was free since its last request, or is cut', () => {
+it('a connection that the reset ended was free since its last request, or is cut', () => {
   const records = [
     record({ endedAt: 60_003, freeAt: 150 }),
     record({ localPort: 2, endedAt: 60_001, freeAt: 60_001, cut: true }),

@@ -10,28 +10,25 @@ export interface Fate {
   readonly leftAtReset: number;
 }
 
-/** Ends that a process's exit makes reach the clients within this. */
-const EXIT_MS = 20;
-
 /**
  * Pure. `oldPorts`: the clients' ports that the kernel showed on the old process at `seenAt`. A port may be used again, so
- * the time has to fit too. A connection that the exit ended without anything on it was free since its last request.
+ * the time has to fit too. A connection that the reset ended (from `resetAt` on) was free since its last request.
  */
 export function fateOf(
   records: readonly ConnectionRecord[],
   oldPorts: ReadonlySet<number>,
   seenAt: number,
-  processEndAt: number,
+  resetAt: number,
 ): Fate {
   const old = records.filter(
     ({ localPort, openedAt, endedAt = Infinity }) => oldPorts.has(localPort) && openedAt <= seenAt && endedAt >= seenAt,
   );
-  const endedByExit = ({ endedAt = Infinity }: ConnectionRecord) => endedAt >= processEndAt - EXIT_MS;
-  const ends = old.map((one) => (endedByExit(one) ? (one.freeAt ?? processEndAt) : (one.endedAt ?? processEndAt)));
+  const endedByReset = ({ endedAt = Infinity }: ConnectionRecord) => endedAt >= resetAt;
+  const ends = old.map((one) => (endedByReset(one) ? (one.freeAt ?? resetAt) : (one.endedAt ?? resetAt)));
   return {
     old: old.length,
-    trueEnd: Math.max(seenAt, ...ends.map((at) => Math.min(at, processEndAt))),
+    trueEnd: Math.max(seenAt, ...ends.map((at) => Math.min(at, resetAt))),
     cut: old.filter(({ cut }) => cut).length,
-    leftAtReset: old.filter(endedByExit).length,
+    leftAtReset: old.filter(endedByReset).length,
   };
 }

@@ -26,11 +26,14 @@ export class NativeEnvoy {
   readonly adminPort: number;
   /** Epoch ms of `closing and draining listeners`: its drain's start. */
   readonly draining: Promise<number>;
+  /** Epoch ms at which its child told it to end. */
+  readonly told: Promise<number>;
 
-  private constructor(child: Child, adminPort: number, draining: Promise<number>) {
+  private constructor(child: Child, adminPort: number, draining: Promise<number>, told: Promise<number>) {
     this.child = child;
     this.adminPort = adminPort;
     this.draining = draining;
+    this.told = told;
   }
 
   /** Resolves when its workers run. */
@@ -48,16 +51,18 @@ export class NativeEnvoy {
       baseId === undefined
         ? ['--disable-hot-restart']
         : ['--base-id', String(baseId), '--restart-epoch', String(restartEpoch)];
-    const { promise: draining, resolve } = Promise.withResolvers<number>();
+    const draining = Promise.withResolvers<number>();
+    const told = Promise.withResolvers<number>();
     const args = ['-c', file, ...identity, '--concurrency', String(options.concurrency ?? 2), ...options.flags];
     const child = await start(await envoyBinary(version), args, {
       name: `envoy ${version}, epoch ${restartEpoch}`,
       ready: /all dependencies initialized\. starting workers/,
       onLine: (line) => {
-        if (line.includes('closing and draining listeners')) resolve(Date.now());
+        if (line.includes('closing and draining listeners')) draining.resolve(Date.now());
+        if (line.includes('shutting down due to child request')) told.resolve(Date.now());
       },
     });
-    return new NativeEnvoy(child, adminPort, draining);
+    return new NativeEnvoy(child, adminPort, draining.promise, told.promise);
   }
 
   /** Its drain's start. @throws Error when it does not come */

@@ -28,7 +28,7 @@ export async function fixedSide(
     envoys.push(await NativeEnvoy.start(to, 1, options));
     const orderAt = await old.drainStart();
     await Promise.all(runs.map((run) => run.drainBegun(old.child.pid, orderAt)));
-    const results = await Promise.all(runs.map((run) => run.processEnded(old.child.pid, LIMIT_MS)));
+    const results = await Promise.all(runs.map((run) => run.processEnded(old.child.pid, LIMIT_MS, () => old.told)));
     for (const { mix, resetMs, cut } of results) say(`fixed, ${mix}: reset after ${resetMs} ms, ${cut} cut`);
     return results;
   } finally {

@@ -55,11 +55,13 @@ export class MixRun {
     this.oldPorts = await clientPortsOf(pid, [this.ports.http, this.ports.tcp]).catch(() => new Set<number>());
   }
 
-  async processEnded(pid: number, limitMs: number): Promise<MixResult> {
+  /** `resetAt`: when the old process was told to end, asked once it has ended. */
+  async processEnded(pid: number, limitMs: number, resetAt: () => number | Promise<number>): Promise<MixResult> {
     const endedAt = await processEnd(pid, limitMs);
     await sleep(SETTLE_MS);
+    const told = await resetAt();
     const { records, failures } = await this.clients.ask('report');
-    const { trueEnd, ...fate } = fateOf(records, this.oldPorts, this.seenAt, endedAt);
+    const { trueEnd, ...fate } = fateOf(records, this.oldPorts, this.seenAt, told);
     return {
       mix: this.mix.name,
       resetMs: endedAt - this.orderAt,

@@ -45,10 +45,11 @@ export async function pollSide(
     let next = orderAt;
     while (Date.now() < orderAt + TIMEOUT_MS) {
       next += POLL_MS;
-      await new Promise((resolve) => setTimeout(resolve, next - Date.now()));
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - Date.now())));
       if ((await active(old.envoy)) === 0) break;
     }
-    const ended = run.processEnded(old.envoy.child.pid, 10_000);
+    const resetAt = Date.now();
+    const ended = run.processEnded(old.envoy.child.pid, 10_000, () => resetAt);
     old.envoy.child.kill('SIGTERM');
     const result = await ended;
     say(`polling, ${mix.name}: reset after ${result.resetMs} ms, ${result.cut} cut`);

@@ -108,7 +108,10 @@ async function ours(say: (text: string) => void): Promise<MixResult[]> {
           return upgrade?.drainStartedAt === undefined ? undefined : upgrade;
         });
         await run.drainBegun(old.pid, draining.drainStartedAt ?? Number.NaN);
-        const result = await run.processEnded(old.pid, DRAIN_LIMIT_MS);
+        const result = await run.processEnded(old.pid, DRAIN_LIMIT_MS, async () => {
+          const { record = [] } = await stack.api.upgrade(id);
+          return record.findLast(({ event, phase }) => event === 'phase' && phase === 'Resetting')?.at ?? Number.NaN;
+        });
         results.push(result);
         say(`ours, ${mix.name}: reset after ${result.resetMs} ms, ${result.afterTrueEndMs} ms after the true end`);
         await follower.when('the upgrade is done', 15_000, () =>

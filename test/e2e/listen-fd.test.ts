@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import http2 from 'node:http2';
 import https from 'node:https';
 import net from 'node:net';
@@ -8,7 +9,7 @@ import { afterEach, expect, test } from 'vitest';
 import { selfSigned } from '../harness/certificate.ts';
 import { newConnections } from '../harness/connects.ts';
 import { dieAfterAccepting } from '../harness/half-transfer.ts';
-import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
+import { type ConnectFailure, ConnectionLog, SLOW_CONNECT_MS } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
 import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
@@ -138,6 +139,27 @@ test('three generations of a Node server under load: every request is answered, 
   const times = drained.map(({ reports }) => reports?.map(({ ms }) => ms).join('/'));
   console.log(`listen-fd, Node: ${sums.join(', ')}, new connections ${counts.answered}; drains in ${times} ms`);
   await fourth.child.stop();
+});
+
+test('the queue of a socket that was taken over is as long as before: 1,500 connects to a successor that stands still', async () => {
+  const { ports, config: given } = await config();
+  await NodeServer.start(given);
+  const second = await NodeServer.start(given);
+  const somaxconn = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'));
+  const many = Math.min(1_500, somaxconn - 1);
+  second.child.kill('SIGSTOP');
+  const sockets = await Promise.all(
+    Array.from({ length: many }, async () => {
+      const begun = performance.now();
+      const socket = net.connect(ports[2], '127.0.0.1');
+      await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
+      // A connect that meets a full queue is answered after its SYN was sent again, a second later.
+      return { socket, late: performance.now() - begun > SLOW_CONNECT_MS };
+    }),
+  );
+  second.child.kill('SIGCONT');
+  expect(sockets.filter(({ late }) => late)).toHaveLength(0);
+  for (const { socket } of sockets) socket.destroy();
 });
 
 test('what is left at the bound is named, and nothing is cut before', async () => {

@@ -71,6 +71,8 @@ export async function migrate(server: Server, options: MigrateOptions): Promise<
   return migration.as(taking !== undefined);
 }
 
+/** The kernel lowers it to net.core.somaxconn. */
+const BACKLOG = 4_096;
 const BIND_ROUNDS = 5;
 
 /** Those of a running process where they are wanted, the rest bound anew. */
@@ -113,7 +115,8 @@ class Acceptors {
       this.#running.push(acceptor);
       await new Promise<void>((resolve, reject) => {
         acceptor.once('error', reject);
-        acceptor.listen({ fd: dup(fd), backlog: 4_096 }, () => {
+        // listen(2) again sets the length of the queue anew. Node reads no `backlog` of the options beside a descriptor.
+        acceptor.listen({ fd: dup(fd) }, BACKLOG, () => {
           acceptor.off('error', reject);
           resolve();
         });

@@ -2,7 +2,6 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Connection, DrainOrder, DrainPolicy, EpochState, EpochStatus } from '@sluice/contract';
 import { watchAlive } from '../../epochs/alive.ts';
-import { costOf } from '../../epochs/cost.ts';
 import type { DrainSources, DrainWatch } from '../../epochs/drain-watch.ts';
 import { type ResetReport, writeAtomically } from '../../epochs/folder.ts';
 import type { Log } from '../../log.ts';
@@ -160,7 +159,7 @@ export class CommandEpoch {
       kernelList: () => sockets.map((socket) => this.#connection(socket, firstSeen, now())),
       // The proxy itself tells its connections to leave; which of them are idle, only it knows.
       close: () => {},
-      cost: (at) => costOf(this.#meta.pid, at),
+      cost: (at) => this.group.cost(at),
     };
   }
 

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Witness } from '@sluice/contract';
+import type { EpochCost, Witness } from '@sluice/contract';
+import { costOf } from '../../epochs/cost.ts';
 import { identify, isAlive, type ProcessId, signal } from '../../epochs/proc.ts';
 import { type KernelSocket, KernelWitness, listenAddressesOf } from '../../witnesses/kernel.ts';
 
@@ -12,6 +13,8 @@ export class ProcessGroup {
   readonly #addresses: readonly string[];
   readonly #below = new Map<number, ProcessId>();
   readonly #witnesses = new Map<number, KernelWitness>();
+  /** They do not accept, and will not again: not looked at anew, for it means to read each descriptor. */
+  #stopped = false;
 
   /** `addresses`: where it listens, or listened. */
   constructor(main: ProcessId, addresses: readonly string[]) {
@@ -57,16 +60,25 @@ export class ProcessGroup {
     return [...found.values()];
   }
 
-  /** The kernel's word on them; `sockets` are those that it counted. */
+  /** The kernel's word on them once they were told to stop; `sockets` are those that it counted. */
   witness(at: number): { readonly witness: Witness; readonly sockets: readonly KernelSocket[] } {
     try {
       // One that accepts can have a connection more at the next look: its count is no basis for an end.
-      if (this.accepts()) return { witness: { name: 'kernel', at, why: 'it accepts still' }, sockets: [] };
+      this.#stopped ||= !this.accepts();
+      if (!this.#stopped) return { witness: { name: 'kernel', at, why: 'it accepts still' }, sockets: [] };
       const sockets = this.sockets();
       return { witness: { name: 'kernel', at, open: sockets.length }, sockets };
     } catch (error) {
       return { witness: { name: 'kernel', at, why: (error as Error).message }, sockets: [] };
     }
+  }
+
+  /** What they cost together; undefined when none can be looked at. */
+  cost(at: number): EpochCost | undefined {
+    const costs = this.living().flatMap(({ pid }) => costOf(pid, at) ?? []);
+    if (costs.length === 0) return undefined;
+    const sum = (of: (cost: EpochCost) => number) => costs.reduce((total, cost) => total + of(cost), 0);
+    return { at, residentBytes: sum((c) => c.residentBytes), privateBytes: sum((c) => c.privateBytes) };
   }
 
   /** To the started one alone: a master passes it on. */

@@ -27,7 +27,8 @@ export interface Checked {
 }
 
 const STOP_BOUND_MS = 10_000;
-const STOP_LOOK_MS = 5;
+const STOP_FIRST_LOOK_MS = 5;
+const STOP_LOOK_MS = 100;
 
 /** From the serving epoch to a new one on the same sockets. */
 export class Upgrades {
@@ -175,11 +176,11 @@ export async function stopAccepting({ spec, log, signal }: CommandContext, epoch
   epoch.group.signal(spec.stopSignal);
   const end = performance.now() + STOP_BOUND_MS;
   // The kernel has no event for a listener that closes; this lasts some milliseconds.
-  while (epoch.group.accepts()) {
+  for (let wait = STOP_FIRST_LOOK_MS; epoch.group.accepts(); wait = Math.min(2 * wait, STOP_LOOK_MS)) {
     if (performance.now() > end) {
       const { stopSignal } = spec;
       return log('warn', 'an old epoch accepts still after its stop signal', { epoch: epoch.number, stopSignal });
     }
-    await delay(STOP_LOOK_MS, undefined, { signal });
+    await delay(wait, undefined, { signal });
   }
 }

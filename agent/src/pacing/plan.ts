@@ -38,7 +38,6 @@ export function paceMode(policy: DrainPolicy, perSecond: number, can: Abilities)
 function byAge(perSecond: number, can: Abilities): Chosen {
   if (perSecond === 0) return { mode: 'all' };
   if (can.cutoff) return { mode: can.ages ? 'age' : 'sweep' };
-  if (can.marks) return { mode: 'mark' };
   return { mode: 'all', why: 'a connection manager has a max_connection_duration of its own: no cut-off by age' };
 }
 

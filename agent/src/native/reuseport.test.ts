@@ -1,6 +1,6 @@
 import net from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
-import { gracePeriod, silence, steer, steeringProgram, unsteer, waiting } from './reuseport.ts';
+import { gracePeriod, hide, silence, steer, steeringProgram, unsteer, waiting } from './reuseport.ts';
 import { whyNotSteer } from './reuseport-trial.ts';
 
 interface Listener {
@@ -73,6 +73,15 @@ it('a silent socket takes no connection, and one that listens beside it is steer
   await answered;
   expect(await hits(port, '127.0.0.1')).toEqual([0, 60]);
   expect(waiting(silent.fd)).toBe(0);
+});
+
+it('a hidden socket is found by no connection', async () => {
+  const hidden = await listen(0, '127.0.0.1');
+  const { port } = hidden.server.address() as net.AddressInfo;
+  hide(hidden.fd);
+  const socket = net.connect(port, '127.0.0.1');
+  const error = await new Promise<NodeJS.ErrnoException>((resolve) => socket.once('error', resolve));
+  expect(error.code).toBe('ECONNREFUSED');
 });
 
 it('this kernel steers, and orders a group as we think it does', async () => {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { libc, must } from './libc.ts';
+import { check, libc, must } from './libc.ts';
 
 /**
  * Which listen socket of a SO_REUSEPORT group gets a new connection: by a classic BPF program (socket(7),
@@ -11,7 +11,9 @@ import { libc, must } from './libc.ts';
 const SOL_SOCKET = 1;
 const SO_ATTACH_FILTER = 26;
 const SO_ATTACH_REUSEPORT_CBPF = 51;
+const SO_BINDTOIFINDEX = 62;
 const SO_DETACH_REUSEPORT_BPF = 68;
+const NO_INTERFACE = 0x7fff_ffff;
 const IPPROTO_TCP = 6;
 const TCP_INFO = 11;
 const TCP_INFO_SIZE = 104;
@@ -67,6 +69,19 @@ export function silence(fd: number): void {
   const nothing = Buffer.alloc(INSTRUCTION);
   nothing.writeUInt16LE(RET_K, 0);
   attach(fd, SO_ATTACH_FILTER, nothing);
+}
+
+/**
+ * A listen socket that no packet finds any more; to be used a grace period before it closes. The kernel comes to a group
+ * by the first of its sockets that it finds (over IPv6 the oldest, over IPv4 the newest), and when that one has just left
+ * its group, it is taken itself: the SYN is lost (net/ipv4/inet_hashtables.c, inet_lhash2_lookup; one in some 10,000
+ * closes at 12,000 new connections a second). One that is bound to an interface which does not exist is passed over.
+ */
+export function hide(fd: number): void {
+  const index = Buffer.alloc(4);
+  index.writeInt32LE(NO_INTERFACE);
+  // One that is bound to an interface already is not ours to move without privilege: then it has that small risk.
+  check('setsockopt', libc().setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, index, 4), 'EPERM');
 }
 
 function attach(fd: number, option: number, program: Buffer): void {

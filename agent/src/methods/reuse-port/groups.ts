@@ -3,7 +3,7 @@ import { type KeptSocket, KeptSockets, syncKept } from '../../broker/index.ts';
 import type { Epoch } from '../../epochs/epoch.ts';
 import { close } from '../../native/fds.ts';
 import { listenFds } from '../../native/listeners.ts';
-import { gracePeriod, steer, unsteer, waiting } from '../../native/reuseport.ts';
+import { gracePeriod, hide, steer, unsteer, waiting } from '../../native/reuseport.ts';
 import { TCP_LISTEN, tcpTable } from '../../native/tcp-table.ts';
 import { removalSteps, toFresh, toOld } from './steps.ts';
 
@@ -130,6 +130,7 @@ export class ListenGroups {
 
   /** Takes the old sockets out of their groups one by one, with no connection falling to one that is about to leave. */
   async remove(): Promise<void> {
+    for (const { fds } of this.#groups) for (const fd of fds) hide(fd);
     const steps = this.#groups.map(({ fds, fresh }) => removalSteps({ old: fds.length, fresh }));
     for (let i = 0; i < Math.max(0, ...steps.map((each) => each.length)); i++) {
       for (const [g, { fds, fresh }] of this.#groups.entries()) {

@@ -44,6 +44,18 @@ export default defineConfig({
       },
       {
         ...source,
+        // A real API server, OpenKruise and a real node; what they need is built once into the cache by the set-up.
+        test: {
+          name: 'k8s',
+          include: ['test/k8s/**/*.test.ts'],
+          globalSetup: ['test/harness/k8s/setup.ts'],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...source,
         test: {
           name: 'pack',
           include: ['test/pack/**/*.test.ts'],

@@ -108,7 +108,7 @@ export const CATALOGUE = {
   },
   PREFLIGHT_SOCKET_DIR: { summary: 'the run folder is out of reach', hint: 'check its path and permissions', exit: 6 },
   PREFLIGHT_UDP: {
-    summary: 'a UDP or QUIC listener can not be handed over yet',
+    summary: 'a UDP listener can not be handed over: one without QUIC, or by a method other than hot restart',
     hint: 'remove it, or restart this proxy',
     exit: 6,
   },

@@ -97,12 +97,13 @@ export const LEVERS: readonly LeverRow[] = [
     states: LEVER_STATES,
     lever: 'age-pressure',
     expect: 'goaway',
-    effect: 'GOAWAY as for HTTP/2',
+    effect:
+      'GOAWAY as for HTTP/2, also by Envoy’s own drain, which a handover of QUIC needs; seen by the admin’s count only, so no rule or pace is for it',
     racy: false,
     evidence: {
-      kind: 'read',
-      on: [],
-      note: 'the same code path of the connection manager; UDP listeners are refused by preflight',
+      kind: 'measured',
+      on: EACH,
+      note: 'the parent passes its child’s packets on through the broker for as long as it lives: test/matrix/quic.test.ts',
     },
   },
   {

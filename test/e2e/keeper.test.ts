@@ -174,13 +174,10 @@ test('what can not be upgraded safely is refused by name before the old epoch is
   expect((await agent.call('POST', '/v1/upgrade', { to, method: 'by-hand' })).body.code).toBe('SLUICE_INPUT_INVALID');
   const udp = path.join(block.dir, 'udp.json');
   const listener = {
-    name: 'quic',
+    name: 'raw',
     address: { socket_address: { protocol: 'UDP', address: '127.0.0.1', port_value: port } },
   };
-  writeFileSync(
-    udp,
-    JSON.stringify({ static_resources: { listeners: [{ ...listener, udp_listener_config: { quic_options: {} } }] } }),
-  );
+  writeFileSync(udp, JSON.stringify({ static_resources: { listeners: [{ ...listener, udp_listener_config: {} }] } }));
   expect(await codes({ to, bootstrap: udp })).toContain('SLUICE_PREFLIGHT_UDP');
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
   expect(await agent.epochs()).toMatchObject([{ epoch: 0, state: 'serving' }]);

@@ -59,6 +59,11 @@ export class Channel {
     this.#watch = watchReadable(this.#fd, () => this.#read());
   }
 
+  /** Datagrams that the peer has had no room for yet. */
+  get backlog(): number {
+    return this.#queue.length;
+  }
+
   /** Sends in order. Takes over the descriptors and closes them when they are sent or the channel ends. */
   send(data: Buffer, fds: readonly number[] = []): void {
     this.#queue.push({ data, fds });

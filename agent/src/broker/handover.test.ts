@@ -7,8 +7,9 @@ import { watchReadable } from '../native/poller.ts';
 import { absorbReplies, askListenSockets } from './ask.ts';
 import { playParent, relayHandover } from './handover.ts';
 import { KeptSockets } from './kept.ts';
-import { namesOf } from './names.ts';
+import { namesOf, udpName } from './names.ts';
 import type { HandoverEvent } from './types.ts';
+import { relayUdp } from './udp.ts';
 import {
   decodeMessage,
   encodeListenSocketReply,
@@ -275,4 +276,21 @@ test('an Envoy that does not answer is given up, and its late answer taken in', 
   const absorbed = absorbReplies({ ...ask, durationMs: 1 });
   parent.send(encodeListenSocketReply(false));
   expect(await absorbed).toBe(0);
+});
+
+test('datagrams of a parent go on to its child by the names beside those of hot restart', async () => {
+  const { options } = fakes();
+  const p = namesOf(options.baseId, options.parent);
+  const c = namesOf(options.baseId, options.child);
+  const parent = new Fake(udpName(p.parent), udpName(p.itsChild));
+  const child = new Fake(udpName(c.child), udpName(c.itsParent));
+  const relay = relayUdp({ ...options, onError: (error) => expect.unreachable(String(error)) });
+  parent.send(Buffer.from('packet'));
+  expect((await child.receive()).data.toString()).toBe('packet');
+  expect(relay.passed).toBe(1);
+  expect(() => relayUdp({ ...options, onError: () => {} })).toThrow(/expected the name/);
+  // A child that is gone costs its datagrams and nothing else.
+  child.close();
+  parent.send(Buffer.from('nobody reads this'));
+  relay.close();
 });

@@ -23,3 +23,4 @@ export {
 } from './shared-memory.ts';
 export { type SyncOptions, type SyncResult, syncKept } from './sync.ts';
 export type * from './types.ts';
+export { relayUdp, type UdpRelay } from './udp.ts';

@@ -44,3 +44,8 @@ export function namesOf(baseId: number, party: Party): Names {
     itsChild: name('child', epoch + 1),
   };
 }
+
+/** The name of the same role for forwarded UDP datagrams (`<socket path>_udp_<role>_<...>`). */
+export function udpName(name: string): string {
+  return name.replace(/_(parent|child)_(\d+)$/, '_udp_$1_$2');
+}

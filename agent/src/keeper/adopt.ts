@@ -1,6 +1,7 @@
 import { playParent } from '../broker/index.ts';
 import { Epoch } from '../epochs/epoch.ts';
 import { isAlive } from '../epochs/proc.ts';
+import { hasQuic, relayQuic } from '../epochs/quic.ts';
 import { methodNamed } from '../methods/index.ts';
 import { accepts } from '../methods/reuse-port/plain.ts';
 import type { KeeperContext } from './context.ts';
@@ -34,6 +35,8 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   for (const old of older) old.update({ state: 'draining', drainingSince: context.now() });
   for (const old of registry.draining()) {
     const successor = registry.all().find((e) => e.meta.parent === old.number);
+    // Its packets have nobody else to go to, and it aborts when they find nobody.
+    if (successor && hasQuic(old)) relayQuic(old, successor.party, log);
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
   sweepSharedMemory(context);

@@ -6,6 +6,7 @@ import { ENVOY_METHODS, type HandoverMethod, methodNamed } from '../methods/inde
 import { methodFor, type PreflightInput, preflight, type Serving } from '../preflight/index.ts';
 import { checkPolicy } from '../preflight/policy.ts';
 import { failed } from '../preflight/result.ts';
+import { quicListenAddresses } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
@@ -79,7 +80,9 @@ export class Upgrades {
   /** Throws what is wrong with the bootstrap. */
   async #preflightInput(target: UpgradeTarget, binary: string, version: string): Promise<PreflightInput> {
     const { config, registry } = this.#context;
-    const serving = registry.serving()?.meta;
+    const epoch = registry.serving();
+    const serving = epoch?.meta;
+    const quic = epoch ? await quicListenAddresses(epoch.admin).catch((): string[] => []) : [];
     const source = target.bootstrap ?? serving?.bootstrap ?? config.bootstrap;
     return {
       binary,
@@ -87,7 +90,10 @@ export class Upgrades {
       // The same for every epoch; a bootstrap can not change it, Envoy's flag can, and that one is ours.
       concurrency: serving?.concurrency ?? config.concurrency,
       runFolder: registry.root,
-      udpAddresses: serving ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []) : [],
+      udpAddresses: serving
+        ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []).filter((one) => !quic.includes(one))
+        : [],
+      quic: quic.length > 0,
       hotRestart: config.hotRestart,
       wish: target.method ?? 'auto',
       methods: ENVOY_METHODS,

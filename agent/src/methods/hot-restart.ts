@@ -1,5 +1,6 @@
 import { absorbReplies, clearInitializing } from '../broker/index.ts';
-import { bringUp, type Predecessor } from '../epochs/handover.ts';
+import { bringUp, type Predecessor, socketPath } from '../epochs/handover.ts';
+import { hasQuic, relayQuic } from '../epochs/quic.ts';
 import { keepListeners } from '../keeper/kept.ts';
 import { hotRestartChecks } from '../preflight/hot-restart.ts';
 import { listenAddressesOf } from '../witnesses/kernel.ts';
@@ -15,6 +16,9 @@ export const hotRestart: HandoverMethod = {
 
   async handOver({ context, old, start }) {
     await keepListeners(context, old);
+    const { plan } = start;
+    const child = { epoch: plan.restartEpoch, socketPath: socketPath(plan.baseId, plan.folder.epoch) };
+    const quic = hasQuic(old) ? relayQuic(old, child, context.log) : undefined;
     const predecessor: Predecessor = {
       kind: 'live',
       party: old.party,
@@ -23,10 +27,16 @@ export const hotRestart: HandoverMethod = {
       originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
       // drain_listeners without `graceful`: they stop, and nobody is told; that is for the drain (source/server/admin,
       // listeners_handler.cc).
-      stopListeners: () => old.admin.post('/drain_listeners'),
+      // With QUIC the request itself is needed: only by it does the parent pass its child's packets on.
+      ...(!quic && { stopListeners: () => old.admin.post('/drain_listeners') }),
       ownAdmin: old.meta.adminAddress.startsWith('/') && start.plan.adminAddress !== old.meta.adminAddress,
     };
-    return bringUp({ ...start, predecessor });
+    try {
+      return await bringUp({ ...start, predecessor });
+    } catch (error) {
+      quic?.close();
+      throw error;
+    }
   },
 
   /**

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { setPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CheckResult } from '@sluice/contract';
+import { isQuic } from '@sluice/contract/presets/index';
 import type { PreflightInput } from './index.ts';
 import { failed, passed } from './result.ts';
 
@@ -69,13 +70,21 @@ function concurrency({ concurrency: wanted, serving }: PreflightInput): CheckRes
   return failed('concurrency', 'PREFLIGHT_CONCURRENCY', `serving ${serving.concurrency} workers, target ${wanted}`);
 }
 
+/** QUIC connections are handed over, with the sockets that they share (epochs/quic.ts); other UDP has no connections. */
 function udp({ mergedBootstrap, udpAddresses }: PreflightInput): CheckResult {
-  const resources = mergedBootstrap.static_resources as { listeners?: { name?: string }[] } | undefined;
-  const names = (resources?.listeners ?? [])
-    .filter((listener) => LISTENER_UDP.test(JSON.stringify({ ...listener, filter_chains: [], filterChains: [] })))
-    .map((listener) => listener.name ?? 'unnamed');
+  const listeners = udpListeners(mergedBootstrap);
+  const names = listeners.filter((one) => !isQuic(one)).map(({ name }) => String(name ?? 'unnamed'));
   const found = [...names.map((n) => `listener ${n}`), ...udpAddresses.map((a) => `UDP socket ${a}`)];
-  return found.length === 0
-    ? passed('udp', 'no UDP or QUIC listener')
-    : failed('udp', 'PREFLIGHT_UDP', found.join(', '));
+  if (found.length > 0) return failed('udp', 'PREFLIGHT_UDP', found.join(', '));
+  return passed('udp', listeners.length === 0 ? 'no UDP or QUIC listener' : `${listeners.length} QUIC`);
+}
+
+/** The static listeners over UDP. */
+export function udpListeners(bootstrap: Record<string, unknown>): Record<string, unknown>[] {
+  const resources = (bootstrap.static_resources ?? bootstrap.staticResources) as
+    | { listeners?: Record<string, unknown>[] }
+    | undefined;
+  return (resources?.listeners ?? []).filter((listener) =>
+    LISTENER_UDP.test(JSON.stringify({ ...listener, filter_chains: [], filterChains: [] })),
+  );
 }

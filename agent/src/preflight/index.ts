@@ -32,8 +32,10 @@ export interface PreflightInput {
   readonly wish: MethodWish;
   /** The ways to hand over, the best first. */
   readonly methods: readonly MethodChecker[];
-  /** Addresses of UDP sockets of the serving Envoy, for listeners that came by xDS. */
+  /** Addresses of UDP sockets of the serving Envoy that are not known to be QUIC. */
   readonly udpAddresses: readonly string[];
+  /** The serving Envoy has QUIC listeners. */
+  readonly quic?: boolean;
   readonly probe: (binary: string) => Promise<ProbeResult>;
   /** Bytes that may still be used; read from the machine when absent. */
   readonly availableMemory?: number;

@@ -132,12 +132,21 @@ describe('preflight', () => {
     ['by its address', { address: { socket_address: { protocol: 'UDP', port_value: 1 } } }],
     ['by its address, the enum as a number', { address: { socketAddress: { protocol: 1, portValue: 1 } } }],
     ['by its configuration', { udp_listener_config: {} }],
-    ['by its configuration in camelCase', { udpListenerConfig: { quicOptions: {} } }],
+    ['by its configuration in camelCase', { udpListenerConfig: {} }],
   ])('refuses a UDP listener by name: known %s', async (_, listener) => {
-    const mergedBootstrap = { static_resources: { listeners: [{ name: 'tcp' }, { name: 'quic', ...listener }] } };
+    const mergedBootstrap = { static_resources: { listeners: [{ name: 'tcp' }, { name: 'raw', ...listener }] } };
     const { checks } = await preflight(input({ mergedBootstrap }));
-    expect(checks.find((c) => c.name === 'udp')).toMatchObject({ ok: false, found: 'listener quic' });
+    expect(checks.find((c) => c.name === 'udp')).toMatchObject({ ok: false, found: 'listener raw' });
   });
+
+  it.each([{ udp_listener_config: { quic_options: {} } }, { udpListenerConfig: { quicOptions: {} } }])(
+    'takes QUIC: $listener',
+    async (listener) => {
+      const mergedBootstrap = { static_resources: { listeners: [{ name: 'quic', ...listener }] } };
+      const { checks } = await preflight(input({ mergedBootstrap }));
+      expect(checks.find((c) => c.name === 'udp')).toMatchObject({ ok: true, found: '1 QUIC' });
+    },
+  );
 
   it('refuses UDP sockets of listeners that came by xDS', async () => {
     expect(await failures({ udpAddresses: ['0.0.0.0:443'] })).toEqual({ udp: 'SLUICE_PREFLIGHT_UDP' });

@@ -5,6 +5,7 @@ import { close, hasReusePort, pidfdGetfd, pidfdOpen } from '../native/fds.ts';
 import { type ListenFd, listenFds } from '../native/listeners.ts';
 import { migratesRequests } from '../native/migrate-req.ts';
 import { whyNotSteer } from '../native/reuseport-trial.ts';
+import { udpListeners } from './bootstrap.ts';
 import type { PreflightInput, Serving } from './index.ts';
 import { failed, passed } from './result.ts';
 
@@ -12,7 +13,15 @@ type Subject = PreflightInput & { readonly serving: Serving };
 
 /** Two Envoys can listen on the same addresses side by side, and new connections can be steered from one to the other. */
 export async function reusePortChecks(subject: Subject): Promise<CheckResult[]> {
-  return [owner(subject), listeners(subject), admin(subject), await steering(subject), migration()];
+  return [owner(subject), listeners(subject), quic(subject), admin(subject), await steering(subject), migration()];
+}
+
+/** Whose packet one is, the two Envoys know only when one is the other's hot restart parent. */
+function quic(subject: Subject): CheckResult {
+  const name = 'no QUIC';
+  const names = udpListeners(subject.mergedBootstrap).map((one) => `listener ${String(one.name ?? 'unnamed')}`);
+  const found = [...names, ...(subject.quic ? ['QUIC in the serving epoch'] : [])];
+  return found.length === 0 ? passed(name, 'none') : failed(name, 'PREFLIGHT_UDP', found.join(', '));
 }
 
 /** The kernel shares an address among sockets of one user only. */

@@ -1,3 +1,4 @@
+import { isQuic, type Json } from '@sluice/contract/presets/index';
 import type { AdminConnection } from './admin.ts';
 
 interface Dump {
@@ -12,15 +13,25 @@ interface Dump {
  * listener that could not be read, is left out and so counts as TCP, whose connections are never closed by us.
  */
 export async function httpListenAddresses(admin: AdminConnection): Promise<string[]> {
-  const addresses: string[] = [];
+  const listeners = await listenersOf(admin);
+  return listeners.filter((one) => !isQuic(one) && speaksHttp(one)).flatMap(addressesOf);
+}
+
+/** The addresses of the QUIC listeners, by the admin's config dump. */
+export async function quicListenAddresses(admin: AdminConnection): Promise<string[]> {
+  return (await listenersOf(admin)).filter((one) => isQuic(one)).flatMap(addressesOf);
+}
+
+async function listenersOf(admin: AdminConnection): Promise<(Listener & Json)[]> {
+  const found: (Listener & Json)[] = [];
   for (const resource of ['dynamic_listeners', 'static_listeners']) {
     const dump = JSON.parse(await admin.get(`/config_dump?resource=${resource}`, 5_000)) as Dump;
     for (const config of dump.configs ?? []) {
-      const listener = (config.active_state?.listener ?? config.listener) as Listener | undefined;
-      if (listener && speaksHttp(listener)) addresses.push(...addressesOf(listener));
+      const listener = (config.active_state?.listener ?? config.listener) as (Listener & Json) | undefined;
+      if (listener) found.push(listener);
     }
   }
-  return addresses;
+  return found;
 }
 
 interface SocketAddress {

@@ -129,7 +129,8 @@ export function withHcmPresets(
   return withField(value, 'upgrade_configs', upgrades);
 }
 
-function withDuration(hcm: Json, where: string, warnings: string[]): Json {
+/** All that a QUIC listener's connection manager gets: its connections are told by the pressure, and seen by no filter. */
+export function withDuration(hcm: Json, where: string, warnings: string[]): Json {
   let value = hcm;
   const common = field(value, 'common_http_protocol_options');
   const options = isObject(common) ? common : {};

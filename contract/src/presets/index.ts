@@ -12,5 +12,5 @@ export {
   orderMetadataTypedConfig,
 } from './hcm.ts';
 export { LEAVE_RESOURCE, LUA_TYPE, leaveTypedConfig } from './leave.ts';
-export { withListenerPresets } from './listener.ts';
+export { isQuic, withListenerPresets } from './listener.ts';
 export { drainTypedConfig, HTTP_WASM_TYPE } from './wasm.ts';

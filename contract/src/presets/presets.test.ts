@@ -195,6 +195,15 @@ describe('withBootstrapPresets', () => {
     }
   });
 
+  it('gives a QUIC listener the duration and no filter', () => {
+    const chains = [{ filters: [{ name: 'hcm', typed_config: { '@type': HCM, http_filters: [router] } }] }];
+    const listener = { name: 'h3', udp_listener_config: { quic_options: {} }, filter_chains: chains };
+    const { value } = withListenerPresets(listener, env);
+    const common = { common_http_protocol_options: { max_connection_duration: '604800s' } };
+    const hcm = { '@type': HCM, http_filters: [router], ...common, http1_safe_max_connection_duration: true };
+    expect(value.filter_chains).toEqual([{ filters: [{ name: 'hcm', typed_config: hcm }] }]);
+  });
+
   it('puts no filter into an Envoy that can not run one', () => {
     const { wasmPath: _, ...without } = env;
     const { value } = withBootstrapPresets(parse(readFileSync(join(TESTDATA, 'plain.in.yaml'), 'utf8')), without);

@@ -1,0 +1,85 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ENVOY_VERSIONS, envoyBinary } from '../harness/envoy-bin.ts';
+import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
+import { Http1Client } from '../harness/load/http1.ts';
+import { reconcile } from '../harness/load/reconcile.ts';
+import { claimBlock } from '../harness/ports.ts';
+import { start, until } from '../harness/process.ts';
+import { startUpstream } from '../harness/upstream/server.ts';
+import { frontBootstrap, quicBootstrap } from './quic-bootstrap.ts';
+
+const versions = ENVOY_VERSIONS.filter((version) => (process.env.SLUICE_MATRIX ?? version) === version);
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** Raw HTTP/1 clients -> an Envoy as HTTP/3 client, which repeats nothing -> the epochs -> the upstream. */
+describe.each(versions)('HTTP/3, Envoy %s', (from) => {
+  const to = ENVOY_VERSIONS[ENVOY_VERSIONS.indexOf(from) + 1] ?? from;
+
+  it.each([
+    { how: 'by the sockets that two epochs share', killed: false },
+    ...(from === to ? [{ how: 'also when the agent is killed and its successor goes on', killed: true }] : []),
+  ])('hands over with no request failed, $how', async ({ killed }) => {
+    const block = await claimBlock();
+    cleanups.push(() => block.release());
+    const port = async () => await block.port();
+    const [quic, tcp, http] = [await port(), await port(), await port()];
+    const ports = {
+      http: await port(),
+      http2: await port(),
+      grpc: await port(),
+      tcp: await port(),
+      control: await port(),
+    };
+    const upstream = await startUpstream(ports);
+    cleanups.push(() => upstream.close());
+    const dir = path.join(block.dir, 'run');
+    const bootstrap = path.join(block.dir, 'envoy.json');
+    const front = path.join(block.dir, 'front.json');
+    writeFileSync(bootstrap, JSON.stringify(quicBootstrap({ quic, tcp, upstream: ports.http })));
+    writeFileSync(front, JSON.stringify(frontBootstrap({ listen: http, quic })));
+    cleanups.push(() => endEpochs(dir));
+    const config = {
+      proxy: 'quic',
+      dir,
+      bootstrap,
+      envoy: await envoyBinary(from),
+      baseId: block.baseId(),
+      concurrency: 2,
+      policy: { http1: { silentIdleGraceMs: 1_000 } },
+    };
+    let keeper = await KeeperProcess.start(config);
+    cleanups.push(() => keeper.child.kill('SIGKILL'));
+    const client = await start(await envoyBinary('1.40.0'), ['-c', front, '--disable-hot-restart', '-l', 'error'], {});
+    cleanups.push(() => client.stop());
+    await until('the way through both answers', async () => {
+      const response = await fetch(`http://127.0.0.1:${http}/`);
+      await response.arrayBuffer();
+      return response.ok ? true : undefined;
+    });
+    const targets = { host: '127.0.0.1', http, tls: 0, tcp: 0 };
+    const load = new Http1Client(targets, { name: 'http3', connections: 12, rate: 200, maxDelayMs: 1_500 });
+    load.start();
+    const answered = (count: number) => until('answers', () => (load.tally.answered.size > count ? true : undefined));
+    await answered(200);
+    const answer = await keeper.call('POST', '/v1/upgrade', { to: await envoyBinary(to) });
+    expect(answer.body.ok, JSON.stringify(answer.body)).toBe(true);
+    if (killed) {
+      await keeper.line('new epoch serves');
+      keeper.child.kill('SIGKILL');
+      await keeper.child.ended;
+      keeper = await KeeperProcess.start(config);
+    }
+    const reset = await keeper.line('old epoch reset', () => true, 40_000);
+    await answered(load.tally.answered.size + 400);
+    await load.stop();
+    expect(load.tally.failures).toEqual([]);
+    expect(reconcile([load.tally], upstream.seen)).toEqual([]);
+    expect(reset.cut).toBe(0);
+    expect((await keeper.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
+  });
+});

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { type EpochStatus, SluiceError, toSluiceError } from '@sluice/contract';
 import { signal as signalProcess } from './epochs/proc.ts';
+import type { EndReport } from './handoff/end-report.ts';
 import { adopt } from './keeper/adopt.ts';
 import { assemble } from './keeper/assemble.ts';
 import { boot } from './keeper/boot.ts';
@@ -8,7 +9,6 @@ import { type KeeperConfig, resolveConfig } from './keeper/config.ts';
 import { announceEpochs, type KeeperContext } from './keeper/context.ts';
 import { keepListeners } from './keeper/kept.ts';
 import { openPeer } from './keeper/peer.ts';
-import { terminate } from './keeper/terminate.ts';
 import type { Upgrades } from './keeper/upgrades.ts';
 import { watchFiles } from './supervisor/file-watch.ts';
 import { installSignals } from './supervisor/signals.ts';
@@ -16,8 +16,8 @@ import { installSignals } from './supervisor/signals.ts';
 export type { KeeperConfig } from './keeper/config.ts';
 
 export interface Keeper {
-  /** Settles when the keeper has ended: after SIGTERM's drain, SIGUSR2, or close(). */
-  readonly done: Promise<void>;
+  /** Settles when the keeper has ended: after SIGTERM's drain, with what that came to; SIGUSR2; or close(). */
+  readonly done: Promise<EndReport | undefined>;
   epochs(): EpochStatus[];
   /** Ends the keeper and leaves its epochs running. */
   close(): Promise<void>;
@@ -32,19 +32,19 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
   const { log } = config;
   mkdirSync(config.dir, { recursive: true, mode: 0o700 });
 
-  const ended = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<EndReport | undefined>();
   const stop = new AbortController();
   const parts = await assemble(config, { signal: stop.signal, supervise: true });
-  const { context, drains, upgrades, watch } = parts;
+  const { context, drains, upgrades, watch, ending } = parts;
 
-  const close = async () => {
-    if (stop.signal.aborted) return ended.promise;
+  const close = async (report?: EndReport) => {
+    if (stop.signal.aborted) return void (await ended.promise);
     stop.abort(new SluiceError('CONTROLLER_AWAY', 'the keeper ends'));
     undoSignals();
     files.close();
     clearInterval(sync);
     await Promise.all([parts.release(), peer?.close()]);
-    ended.resolve();
+    ended.resolve(report);
   };
 
   let undoSignals = () => {};
@@ -67,12 +67,12 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     if (options.signals !== false) {
       undoSignals = installSignals(
         {
-          terminate: () => terminate(context, drains).then(close),
+          terminate: () => ending.terminate().then(close),
           hotRestart,
           reopenLogs: () => {
             for (const epoch of context.registry.all()) signalProcess(epoch.process, 'SIGUSR1');
           },
-          leave: close,
+          leave: () => close(),
         },
         log,
       );
@@ -81,7 +81,7 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     await close();
     throw toSluiceError(thrown);
   }
-  return { done: ended.promise, epochs: () => context.registry.statuses(config.slot), close };
+  return { done: ended.promise, epochs: () => context.registry.statuses(config.slot), close: () => close() };
 }
 
 /** A listener that came or went without the controller's word (a file, another control plane) is noticed after this. */

@@ -106,6 +106,16 @@ export const CATALOGUE = {
     hint: 'share /dev/shm and the IPC namespace',
     exit: 6,
   },
+  PREFLIGHT_NETWORK: {
+    summary: 'the agents of the two slots do not share the network',
+    hint: 'run both containers in one Pod, or both agents in one network namespace',
+    exit: 6,
+  },
+  PREFLIGHT_SHARED_FOLDER: {
+    summary: 'the agents of the two slots do not share their folder',
+    hint: 'mount one volume at --shared in both containers',
+    exit: 6,
+  },
   PREFLIGHT_SOCKET_DIR: { summary: 'the run folder is out of reach', hint: 'check its path and permissions', exit: 6 },
   PREFLIGHT_UDP: {
     summary: 'a UDP listener can not be handed over: one without QUIC, or by a method other than hot restart',
@@ -150,6 +160,11 @@ export const CATALOGUE = {
     summary: 'protected connections are left',
     hint: 'wait, or give an override with a reason',
     exit: 5,
+  },
+  GRACE_TOO_SHORT: {
+    summary: 'connections were cut because the termination grace was over',
+    hint: 'raise terminationGracePeriodSeconds, or let the policy give them up sooner',
+    exit: 10,
   },
   RESTART_BUDGET: { summary: 'Envoy crashed too often', hint: 'see its log', exit: 7 },
   CONTROLLER_AWAY: {

@@ -100,6 +100,8 @@ export type AgentMessage =
       readonly upgradeId: string;
       readonly epoch: number;
       readonly oldEpoch: number;
+      /** Set where the old epoch is the agent's of the other slot, which it took over from by itself. */
+      readonly oldSlot?: string;
       readonly from: string;
       readonly to: string;
       readonly at: number;
@@ -133,6 +135,8 @@ export type AgentMessage =
       readonly drained: number;
       readonly cut: readonly CutConnection[];
       readonly old: number;
+      /** Why it ended before its verdict was safe, where the agent decided that by itself. */
+      readonly why?: string;
     }
   /** Connections of an old epoch that ended, as they do; `dropped`: so many more that were not kept one by one. */
   | {

@@ -1,13 +1,15 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Connection, DrainOrder, DrainPolicy, EpochState, MethodName } from '@sluice/contract';
+import type { CutConnection, DrainOrder, DrainPolicy, EpochState, MethodName } from '@sluice/contract';
 
 /** How an old epoch ended. `old`: its connections when it stopped accepting; `cut`: those that the reset ended. */
 export interface ResetReport {
   readonly at: number;
   readonly old: number;
   readonly drained: number;
-  readonly cut: readonly Connection[];
+  readonly cut: readonly CutConnection[];
+  /** Why it ended before its verdict was safe, where no controller decided that. */
+  readonly why?: string;
 }
 
 /** What a successor of this agent needs to know of an epoch, kept in `meta.json` of the epoch's folder. */

@@ -10,7 +10,9 @@ import {
   type PeerState,
   peerSocket,
   type Served,
-  tellServed,
+  STEPS,
+  type Step,
+  tellPeer,
 } from './peer.ts';
 import { lastReserved, reserveEpoch } from './reserve.ts';
 
@@ -25,11 +27,11 @@ const serving = {
   adminAddress: '/a.sock',
 };
 const state: PeerState = { v: PEER_PROTOCOL, proxy: 'p', slot: '1', nextEpoch: 4, serving };
-const served: Served[] = [];
+const served: (Served & { step: Step })[] = [];
 const handlers = {
   state: () => state,
-  served: async (message: Served) => {
-    served.push(message);
+  step: async (step: Step, message: Served) => {
+    served.push({ step, ...message });
   },
 };
 const closing: (() => Promise<void>)[] = [];
@@ -59,8 +61,9 @@ test('finds the agent of the other slot, never itself, and tells it that it serv
   expect(await findPeer(shared, '1')).toBeUndefined();
   const peer = await findPeer(shared, '2');
   expect(peer?.state).toEqual(state);
-  await tellServed(peer?.path ?? '', { epoch: 4, from: 3, upgradeId: 'u' });
-  expect(served).toEqual([{ epoch: 4, from: 3, upgradeId: 'u' }]);
+  const message = { epoch: 4, from: 3, upgradeId: 'u', slot: '2' };
+  for (const step of STEPS) await tellPeer(peer?.path ?? '', step, message);
+  expect(served).toEqual(STEPS.map((step) => ({ step, ...message })));
 });
 
 test('the socket of a dead agent is no peer', async () => {
@@ -91,7 +94,7 @@ test.each([
 
 test('a message that is none is refused and changes nothing', async () => {
   await open('1');
-  await expect(tellServed(peerSocket(shared, '1'), { epoch: 'x' } as never)).rejects.toMatchObject({
+  await expect(tellPeer(peerSocket(shared, '1'), 'served', { epoch: 'x' } as never)).rejects.toMatchObject({
     code: 'INPUT_INVALID',
   });
   expect(served).toEqual([]);

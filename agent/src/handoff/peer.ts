@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
+import type { Surroundings } from '../preflight/shared.ts';
 import { closeServer, SERVER_TIMEOUTS } from '../status/http.ts';
 import { listenOnSocket, removeSocket } from '../status/unix-listen.ts';
 import type { Peer } from './negotiate.ts';
@@ -22,6 +23,8 @@ export interface PeerEpoch {
   readonly version: string;
   readonly binary: string;
   readonly adminAddress: string;
+  readonly startedAt?: number;
+  readonly lineStartedAt?: number;
   /** False: it was started without hot restart; absent from an older agent. */
   readonly hotRestart?: boolean;
 }
@@ -30,19 +33,29 @@ export interface PeerState extends Peer {
   readonly v: number;
   readonly proxy: string;
   readonly serving?: PeerEpoch;
+  /** Absent from an older agent. */
+  readonly surroundings?: Surroundings;
 }
 
-/** The successor accepts: the receiver's epoch is the old one from now on. */
+/**
+ * What a successor tells the agent that it takes over from, in this order: `taking`, before its Envoy exists; `stop`, when
+ * that one is ready and the old listeners are to stop; `served`, when it alone accepts, so that the receiver's epoch is the
+ * old one from now on. `gave-up` at any point before `served`.
+ */
+export const STEPS = ['taking', 'stop', 'served', 'gave-up'] as const;
+export type Step = (typeof STEPS)[number];
+
 export interface Served {
   readonly epoch: number;
   readonly from: number;
   readonly upgradeId: string;
+  /** Slot of the sender; absent from an older agent. */
+  readonly slot?: string;
 }
 
 export interface PeerHandlers {
   state(): PeerState;
-  /** The listeners of the serving epoch are about to be asked for. */
-  served(message: Served): Promise<void>;
+  step(step: Step, message: Served): Promise<void>;
 }
 
 export function peerSocket(shared: string, slot: string): string {
@@ -60,8 +73,9 @@ export async function createPeerServer(
   const server = createServer(SERVER_TIMEOUTS, (call, response) => {
     const answer = async (): Promise<unknown> => {
       if (call.method === 'GET' && call.url === '/v1/peer') return handlers.state();
-      if (call.method !== 'POST' || call.url !== '/v1/served') {
-        throw new SluiceError('INPUT_INVALID', `expected /v1/peer or /v1/served, found ${call.method} ${call.url}`);
+      const step = STEPS.find((one) => call.url === `/v1/${one}`);
+      if (call.method !== 'POST' || step === undefined) {
+        throw new SluiceError('INPUT_INVALID', `expected /v1/peer or a step, found ${call.method} ${call.url}`);
       }
       const message = JSON.parse(await text(call)) as Partial<Served>;
       if (
@@ -71,7 +85,8 @@ export async function createPeerServer(
       ) {
         throw new SluiceError('INPUT_INVALID', 'expected epoch, from and upgradeId, found another message');
       }
-      await handlers.served({ epoch: message.epoch, from: message.from, upgradeId: message.upgradeId });
+      const { epoch, from, upgradeId, slot } = message;
+      await handlers.step(step, { epoch, from, upgradeId, ...(typeof slot === 'string' && { slot }) });
       return {};
     };
     answer().then(
@@ -107,8 +122,8 @@ export async function findPeer(shared: string, slot: string): Promise<{ path: st
   return undefined;
 }
 
-export async function tellServed(path: string, message: Served): Promise<void> {
-  await call(path, 'POST', '/v1/served', message);
+export async function tellPeer(path: string, step: Step, message: Served): Promise<void> {
+  await call(path, 'POST', `/v1/${step}`, message);
 }
 
 function socketsIn(shared: string): string[] {
@@ -153,7 +168,7 @@ const SERVING_FIELDS = {
   version: 'string',
   binary: 'string',
   adminAddress: 'string',
-} as const satisfies Record<Exclude<keyof PeerEpoch, 'hotRestart'>, string>;
+} as const satisfies Partial<Record<keyof PeerEpoch, string>>;
 
 function readPeerState(answer: unknown): PeerState {
   const state = (answer ?? {}) as Partial<Record<keyof PeerState, unknown>>;

@@ -2,12 +2,14 @@ import type { AgentMessage } from '@sluice/contract';
 import { KeptSockets } from '../broker/index.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { EpochRegistry } from '../epochs/registry.ts';
+import { Standing } from '../handoff/standing.ts';
 import { type AgentLink, createLink } from '../link/index.ts';
 import { Crashes } from '../supervisor/crashes.ts';
 import { commandHandler } from './commands.ts';
 import type { ResolvedConfig } from './config.ts';
 import type { KeeperContext } from './context.ts';
 import { Drains } from './drains.ts';
+import { Ending } from './ending.ts';
 import { Exclusive } from './exclusive.ts';
 import { helloOf } from './hello.ts';
 import { openStatus } from './status.ts';
@@ -15,17 +17,25 @@ import { Upgrades } from './upgrades.ts';
 
 type Outbox = (message: AgentMessage) => void;
 
-/** A context whose messages go nowhere until `sendBy` names who takes them. */
+/** What is said before the link is there: of the states the hello tells. */
+const MAX_EARLY = 64;
+
+/** A context whose messages wait until `sendBy` names who takes them. */
 export function createContext(
   config: ResolvedConfig,
   options: Pick<KeeperContext, 'signal' | 'launch'>,
 ): { readonly context: KeeperContext; sendBy(outbox: Outbox): void } {
-  let send: Outbox = () => {};
+  const early: AgentMessage[] = [];
+  let send: Outbox = (message) => {
+    if (message.type !== 'epochs' && message.type !== 'verdict' && early.length < MAX_EARLY) early.push(message);
+  };
+  const standing = new Standing();
   const context: KeeperContext = {
     config,
     registry: new EpochRegistry(config.dir, config.shared),
     kept: new KeptSockets(),
-    exclusive: new Exclusive(),
+    standing,
+    exclusive: new Exclusive(() => standing.changed()),
     log: config.log,
     now: Date.now,
     send: (message) => send(message),
@@ -36,6 +46,7 @@ export function createContext(
     context,
     sendBy(outbox) {
       send = outbox;
+      for (const message of early.splice(0)) outbox(message);
     },
   };
 }
@@ -44,6 +55,7 @@ export interface Assembly {
   readonly context: KeeperContext;
   readonly drains: Drains;
   readonly upgrades: Upgrades;
+  readonly ending: Ending;
   /** To be told of each new process. */
   readonly watch: (epoch: Epoch) => void;
   readonly link: () => AgentLink | undefined;
@@ -67,11 +79,19 @@ export async function assemble(
   const drains = new Drains(context);
   const upgrades = new Upgrades(context, drains, watch);
   let link: AgentLink | undefined;
-  const status = await openStatus(context, { crashes, upgrades, drains, link: () => link ?? { connected: false } });
+  const ending = new Ending(context, drains, () => link?.connected ?? false);
+  const status = await openStatus(context, {
+    crashes,
+    upgrades,
+    drains,
+    ending,
+    link: () => link ?? { connected: false },
+  });
   return {
     context,
     drains,
     upgrades,
+    ending,
     watch,
     link: () => link,
     connect() {

@@ -1,19 +1,20 @@
-import { SluiceError } from '@sluice/contract';
+import { type ErrorCode, SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor, type StartOptions } from '../epochs/handover.ts';
 import { takeLock } from '../handoff/lock.ts';
 import { type Mine, negotiate } from '../handoff/negotiate.ts';
-import { findPeer, type PeerEpoch, tellServed } from '../handoff/peer.ts';
+import { findPeer, type PeerEpoch, type PeerState, type Served, type Step, tellPeer } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
-import { readSidecarsetVersions } from '../handoff/sidecarset.ts';
+import { currentVersions } from '../handoff/sidecarset.ts';
+import { readSurroundings, sharedChecks, strangers } from '../preflight/shared.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import { keepListeners } from './kept.ts';
 import { firstLine, planEpoch } from './plan.ts';
 
-/** How long an agent whose versions say "upgrade" waits for the peer that is to hand over. */
-const PEER_WAIT_MS = 30_000;
+/** The old agent may be busy; by then its listeners have stopped, so it must hear of it. */
+const TELL_TRIES = 5;
 
 /**
  * What a keeper that adopted nothing starts with: a first epoch, or one that takes over from the agent of the other slot,
@@ -23,10 +24,10 @@ export async function boot(context: KeeperContext, watch: (epoch: Epoch) => void
   const { config } = context;
   const { shared } = config;
   if (shared === undefined) return firstEpoch(context, watch);
-  const versions = readSidecarsetVersions(process.env);
-  const mine = { slot: config.slot, ...(versions && { versions }) };
-  const deadline = context.now() + PEER_WAIT_MS;
+  const deadline = context.now() + config.peerWaitMs;
   for (let wait = 50; ; wait = Math.min(wait * 2, 1_000)) {
+    const versions = currentVersions(process.env, config.podinfo);
+    const mine = { slot: config.slot, ...(versions && { versions }) };
     if (await decide(context, watch, mine, shared, context.now() > deadline)) return;
     await new Promise((resolve) => setTimeout(resolve, wait));
     context.signal.throwIfAborted();
@@ -49,10 +50,15 @@ async function decide(
   if (!lock) return false;
   try {
     const peer = await findPeer(shared, mine.slot);
+    if (peer) checkShared(peer.state);
+    else if (!noStranger(context, shared, last)) return false;
     const decided = negotiate(mine, peer?.state, lastReserved(shared) + 1);
     context.log('info', 'epoch negotiated', { ...decided, peer: peer?.state.slot });
+    context.standing.set({ role: decided.role, peer: peer?.state.slot });
     if (decided.role === 'standby') return true;
-    if (decided.role === 'new' && peer?.state.serving) await takeOver(context, watch, peer.path, peer.state.serving);
+    if (decided.role === 'new' && peer?.state.serving) {
+      await takeOver(context, watch, { path: peer.path, slot: peer.state.slot, from: peer.state.serving });
+    }
     // The peer that was to hand over never came: nobody serves, so this one must.
     else if (decided.role === 'first' || last) await firstEpoch(context, watch);
     else return false;
@@ -60,6 +66,31 @@ async function decide(
   } finally {
     await lock.release();
   }
+}
+
+/** Throws the first thing that the two agents do not share, before anything of the peer's is touched. */
+function checkShared(peer: PeerState): void {
+  const bad = sharedChecks(readSurroundings(), peer.surroundings ?? {}).find(({ ok }) => !ok);
+  if (bad === undefined) return;
+  const code = bad.code?.replace(/^SLUICE_/, '') as ErrorCode;
+  throw new SluiceError(code, bad.found, { ...(bad.hint !== undefined && { hint: bad.hint }) });
+}
+
+/**
+ * False while an Envoy of this base id lives in our network whose agent does not answer in the shared folder: it may be
+ * starting. Throws PREFLIGHT_SHARED_FOLDER when it never came: two that accept side by side would share the connections.
+ */
+function noStranger({ config, registry }: KeeperContext, shared: string, last: boolean): boolean {
+  const others = strangers(
+    config.baseId,
+    registry.all().map(({ number }) => number),
+  );
+  if (others.length === 0) return true;
+  if (!last) return false;
+  throw new SluiceError(
+    'PREFLIGHT_SHARED_FOLDER',
+    `expected the agent of the Envoy with base id ${config.baseId} in ${shared}, found none, though its epoch ${others.join(', ')} lives`,
+  );
 }
 
 async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {
@@ -80,9 +111,9 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
 async function takeOver(
   context: KeeperContext,
   watch: (epoch: Epoch) => void,
-  peer: string,
-  from: PeerEpoch,
+  peer: { readonly path: string; readonly slot: string; readonly from: PeerEpoch },
 ): Promise<void> {
+  const { from } = peer;
   const { config, log } = context;
   if (from.hotRestart === false || !config.hotRestart) {
     const who = config.hotRestart ? 'the peer' : 'this agent';
@@ -97,18 +128,54 @@ async function takeOver(
     method: 'hot-restart',
     upgradeId,
   });
+  const message: Served = { epoch: plan.folder.epoch, from: from.epoch, upgradeId, slot: config.slot };
+  const tell = (step: Step): Promise<void> => tellPeer(peer.path, step, message);
   const predecessor: Predecessor = {
     kind: 'live',
     // No pid: the peer may live in another PID namespace.
     party: { epoch: from.restartEpoch, socketPath: from.socketPath },
     number: from.epoch,
+    // Its own agent does it, which can reach its admin; an older agent refuses, and the request is relayed.
+    stopListeners: () => tell('stop'),
+    ...(from.startedAt !== undefined && { originalStart: from.lineStartedAt ?? from.startedAt }),
     ownAdmin: from.adminAddress.startsWith('/') && plan.adminAddress !== from.adminAddress,
   };
   const start = (options: StartOptions) => bringUp({ ...options, predecessor });
-  const { epoch, independent } = await bring(context, { plan, start, watch });
+  // An older agent does not know this step: it only keeps its end waiting for this start.
+  await tell('taking').catch((error: unknown) => log('debug', 'the peer does not wait', { error: String(error) }));
+  const { epoch, independent, servingAt } = await bring(context, { plan, start, watch }).catch(
+    async (error: unknown) => {
+      await tell('gave-up').catch(() => {});
+      throw error;
+    },
+  );
   announceEpochs(context);
   log('info', 'took over from the peer', { epoch: epoch.number, from: from.epoch, version: epoch.meta.version });
-  await tellServed(peer, { epoch: epoch.number, from: from.epoch, upgradeId });
+  context.send({
+    type: 'serving',
+    upgradeId,
+    epoch: epoch.number,
+    oldEpoch: from.epoch,
+    oldSlot: peer.slot,
+    from: from.version,
+    to: epoch.meta.version,
+    at: servingAt,
+    method: 'hot-restart',
+  });
+  await insist(context, () => tell('served'));
   await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
   await keepListeners(context, epoch);
+}
+
+/** A peer that never hears it is gone, with its epoch; or else its log and ours say so. */
+async function insist({ log, signal }: KeeperContext, tell: () => Promise<void>): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await tell();
+    } catch (error) {
+      log('warn', 'the peer was not told that this agent serves', { tries, error: String(error) });
+      if (tries === TELL_TRIES || signal.aborted) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100 * 2 ** tries));
+  }
 }

@@ -38,13 +38,29 @@ export interface KeeperConfig {
   readonly startTimeoutMs?: number;
   /** Longest drain on SIGTERM. */
   readonly terminationDrainMs?: number;
+  /**
+   * terminationGracePeriodSeconds of the Pod, ms: all that comes between the preStop hook and SIGKILL. None: nobody kills
+   * this agent by the clock.
+   */
+  readonly terminationGraceMs?: number;
+  /** File for a last word, as the kubelet's terminationMessagePath. */
+  readonly terminationLog?: string;
+  /** How long an agent that is to take over waits for the peer. */
+  readonly peerWaitMs?: number;
+  /** Downward API file of the Pod's annotations, and the name of this container in them. */
+  readonly podinfo?: { readonly file: string; readonly container: string };
   readonly log: Log;
 }
 
+type Optional = 'terminationGraceMs' | 'terminationLog' | 'podinfo';
+
 export interface ResolvedConfig
-  extends Required<Omit<KeeperConfig, 'shared' | 'envoys' | 'xds' | 'token' | 'statusAddress' | 'policy'>> {
+  extends Required<Omit<KeeperConfig, 'shared' | 'envoys' | 'xds' | 'token' | 'statusAddress' | 'policy' | Optional>> {
   readonly shared?: string;
   readonly envoys?: string;
+  readonly terminationGraceMs?: number;
+  readonly terminationLog?: string;
+  readonly podinfo?: NonNullable<KeeperConfig['podinfo']>;
   readonly xds?: { readonly address: string; readonly port: number };
   readonly token?: string;
   readonly statusAddress?: string;
@@ -73,6 +89,7 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     watch: config.watch ?? [],
     startTimeoutMs: config.startTimeoutMs ?? 120_000,
     terminationDrainMs: config.terminationDrainMs ?? 600_000,
+    peerWaitMs: config.peerWaitMs ?? 30_000,
     ...(shared !== undefined && { shared: resolve(shared) }),
     ...(envoys !== undefined && { envoys: resolve(envoys) }),
     ...(xds !== undefined && { xds: parseHostPort(xds) }),

@@ -3,6 +3,7 @@ import type { KeptSockets } from '../broker/index.ts';
 import type { Launch } from '../epochs/launch.ts';
 import type { ProcessId } from '../epochs/proc.ts';
 import type { EpochRegistry } from '../epochs/registry.ts';
+import type { Standing } from '../handoff/standing.ts';
 import type { Log } from '../log.ts';
 import type { ResolvedConfig } from './config.ts';
 import type { Exclusive } from './exclusive.ts';
@@ -12,6 +13,8 @@ export interface KeeperContext {
   readonly config: ResolvedConfig;
   readonly registry: EpochRegistry;
   readonly kept: KeptSockets;
+  /** Beside the agent of the other slot; also the event of each change of an epoch. */
+  readonly standing: Standing;
   /** One start of an epoch at a time. */
   readonly exclusive: Exclusive;
   readonly log: Log;
@@ -28,4 +31,5 @@ export interface KeeperContext {
 
 export function announceEpochs(context: KeeperContext): void {
   context.send({ type: 'epochs', epochs: context.registry.statuses(context.config.slot) });
+  context.standing.changed();
 }

@@ -14,7 +14,7 @@ import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import { EndedOutbox } from './ended.ts';
 import { rateOf, startPacing } from './pace.ts';
-import { resetEpoch } from './resets.ts';
+import { type ResetWish, resetEpoch } from './resets.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
@@ -179,8 +179,13 @@ export class Drains {
   }
 
   /** Ends an old epoch; see resetEpoch. */
-  async reset(upgradeId: string, epoch: number, override?: { by: string; reason: string }): Promise<ResetReport> {
-    return resetEpoch(this.#context, { upgradeId, epoch, override }, (old) => this.#finish(old, false));
+  async reset(
+    upgradeId: string,
+    epoch: number,
+    override?: { by: string; reason: string },
+    more: Pick<ResetWish, 'why' | 'cutMs'> = {},
+  ): Promise<ResetReport> {
+    return resetEpoch(this.#context, { upgradeId, epoch, override, ...more }, (old) => this.#finish(old, false));
   }
 
   /** Lets go of every drain without ending it. */

@@ -5,6 +5,12 @@
 export class Exclusive {
   #tail: Promise<unknown> = Promise.resolve();
   #waiting = 0;
+  readonly #onIdle: () => void;
+
+  /** `onIdle` is called whenever the last task has ended. */
+  constructor(onIdle: () => void = () => {}) {
+    this.#onIdle = onIdle;
+  }
 
   get busy(): boolean {
     return this.#waiting > 0;
@@ -13,7 +19,12 @@ export class Exclusive {
   run<T>(task: () => Promise<T>): Promise<T> {
     this.#waiting++;
     const result = this.#tail.then(task);
-    this.#tail = result.catch(() => {}).finally(() => this.#waiting--);
+    this.#tail = result
+      .catch(() => {})
+      .finally(() => {
+        this.#waiting--;
+        if (this.#waiting === 0) this.#onIdle();
+      });
     return result;
   }
 }

@@ -13,15 +13,15 @@ import { AGENT_VERSION } from '../version.ts';
 import { listConnections } from './commands.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
+import type { Ending } from './ending.ts';
 import { agentSocket } from './plan.ts';
 import type { Upgrades } from './upgrades.ts';
-
-const SERVING_LOOK_MS = 100;
 
 export interface StatusParts {
   readonly crashes: Crashes;
   readonly upgrades: Upgrades;
   readonly drains: Drains;
+  readonly ending: Ending;
   readonly link: () => { readonly connected: boolean };
 }
 
@@ -45,21 +45,22 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
         epochs: registry.statuses(config.slot),
         controller: context.alone ? 'none' : parts.link().connected ? 'connected' : 'away',
         keptListenSockets: context.kept.size,
+        standing: context.standing.facts,
         memory: process.memoryUsage(),
       }),
       connections: async (epoch) => {
         const { connections, truncated } = await listConnections(context, { epoch, limit: 50 * MAX_HELD });
         return { items: connections as readonly Connection[], truncated };
       },
-      waitServing: async (signal) => {
-        // Nobody but this process makes an epoch serve, and only at a start: a short look is enough of an event.
-        for (;;) {
+      // An agent that is not the one to serve has nothing to wait for: its container is as ready as it will be.
+      waitServing: (signal) =>
+        context.standing.until(() => {
           const serving = registry.serving();
-          if (serving && !context.exclusive.busy) return serving.status(config.slot);
-          signal.throwIfAborted();
-          await new Promise((resolve) => setTimeout(resolve, SERVING_LOOK_MS));
-        }
-      },
+          if (serving && !context.exclusive.busy) return { ...serving.status(config.slot), ...context.standing.facts };
+          const { role, handedTo } = context.standing.facts;
+          return role === 'standby' || handedTo ? { slot: config.slot, ...context.standing.facts } : undefined;
+        }, signal),
+      prestop: () => parts.ending.prestop(),
       upgrade: async (body) => {
         if (!context.alone)
           throw new SluiceError('PHASE_REFUSED', 'this agent has a controller: ask it for the upgrade');

@@ -22,6 +22,8 @@ export interface ControlHandlers {
   ): Promise<{ readonly items: readonly Connection[]; readonly truncated: boolean }>;
   /** Resolves when the newest epoch serves; rejects when it never will, or when `signal` ends. */
   waitServing(signal: AbortSignal): Promise<unknown>;
+  /** The Pod ends this container: resolves when nothing of it is to be waited for. Absent where there are no slots. */
+  prestop?(): Promise<unknown>;
   upgrade(body: Record<string, unknown>): Promise<unknown>;
   abort(body: Record<string, unknown>): Promise<unknown>;
   reset(body: Record<string, unknown>): Promise<unknown>;
@@ -97,6 +99,8 @@ export async function createControlServer(options: {
         return sendJson(response, 200, await handlers.connections(number(url, 'epoch', Number.MAX_SAFE_INTEGER)));
       case 'GET /v1/wait':
         return sendJson(response, 200, await wait(url, response));
+      case 'POST /v1/prestop':
+        return sendJson(response, 200, (await handlers.prestop?.()) ?? {});
       case 'POST /v1/upgrade':
         return sendJson(response, 202, await handlers.upgrade(await json(request)));
       case 'POST /v1/abort':

@@ -1,6 +1,6 @@
+import { existsSync, watch } from 'node:fs';
 import { request } from 'node:http';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { dirname, join, resolve } from 'node:path';
 import { SluiceError } from '@sluice/contract';
 import { knownCode } from './failure.ts';
 
@@ -57,18 +57,32 @@ export async function callAgent(
 /** Waits until the agent's newest epoch serves. The agent itself may not have started yet: a postStart hook is early. */
 export async function waitForAgent(dir: string, timeoutMs: number): Promise<unknown> {
   const until = Date.now() + timeoutMs;
-  for (let pause = 50; ; pause = Math.min(500, pause * 2)) {
+  for (;;) {
+    // Watched before it is asked: an agent that comes in between is not missed.
+    const folder = nearestFolder(dir);
+    const changed = Promise.withResolvers<boolean>();
+    const watcher = watch(folder, () => changed.resolve(true));
+    watcher.on('error', () => changed.resolve(true));
     const left = Math.max(1, until - Date.now());
+    const timer = setTimeout(() => changed.resolve(false), left);
     try {
       return await callAgent(dir, 'GET', `/v1/wait?timeout=${left}`, { timeoutMs: left + 2_000 });
     } catch (thrown) {
       if (!(thrown instanceof SluiceError) || thrown.code !== 'AGENT_AWAY') throw thrown;
-      if (Date.now() + pause >= until) {
+      if (!(await changed.promise)) {
         throw new SluiceError('TIMEOUT', `expected an agent within ${timeoutMs} ms; ${thrown.message}`, {
           cause: thrown,
         });
       }
+    } finally {
+      clearTimeout(timer);
+      watcher.close();
     }
-    await delay(pause);
   }
+}
+
+/** The run folder, or what there is of the way to it. */
+function nearestFolder(dir: string): string {
+  const whole = resolve(dir);
+  return existsSync(whole) || dirname(whole) === whole ? whole : nearestFolder(dirname(whole));
 }

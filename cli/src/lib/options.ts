@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { findPlace } from '@sluice/agent/handoff/slot';
 import { SluiceError, toSluiceError } from '@sluice/contract';
 import { InvalidArgumentError, Option } from 'commander';
 import { ApiClient, DEFAULT_CONTROLLER } from './api-client.ts';
@@ -20,13 +22,16 @@ export function timeoutOption(fallback: string): Option {
 }
 
 export function dirOption(): Option {
-  return new Option('--dir <folder>', "the agent's run folder").env('SLUICE_DIR');
+  return new Option('--dir <folder>', "the agent's run folder (default: slot-SLOT below --shared)").env('SLUICE_DIR');
 }
 
-export function needDir(options: { readonly dir?: string }): string {
+/** Both containers of a Pod have the same options: without a folder of its own each slot has one in the shared volume. */
+export function needDir(options: { readonly dir?: string; readonly shared?: string; readonly slot?: string }): string {
   if (options.dir !== undefined) return options.dir;
+  const shared = options.shared ?? process.env.SLUICE_SHARED;
+  if (shared) return join(shared, `slot-${options.slot ?? findPlace().slot}`);
   throw new SluiceError('CONFIG_INVALID', "expected the agent's run folder, found none", {
-    hint: 'give it by --dir or SLUICE_DIR',
+    hint: 'give it by --dir or SLUICE_DIR, or a shared one by SLUICE_SHARED',
   });
 }
 
@@ -37,6 +42,11 @@ export function duration(text: string): number {
   } catch (thrown) {
     throw new InvalidArgumentError(toSluiceError(thrown).message);
   }
+}
+
+/** The same, where a bare number means seconds, as in a Pod's terminationGracePeriodSeconds. */
+export function seconds(text: string): number {
+  return duration(/^\d+$/.test(text) ? `${text}s` : text);
 }
 
 /** Parser of a flag whose value is a whole number within bounds. */

@@ -1,10 +1,12 @@
+import { findPlace } from '@sluice/agent/handoff/slot';
 import { type PolicyPatch, SluiceError } from '@sluice/contract';
 import { Command, Option } from 'commander';
 import { applyConfigFile, configOption } from '../../lib/config-file.ts';
 import { readObject, readText } from '../../lib/files.ts';
 import { type LogLevel, logOption } from '../../lib/log.ts';
-import { dirOption, duration, needDir, whole } from '../../lib/options.ts';
+import { dirOption, duration, needDir, seconds, whole } from '../../lib/options.ts';
 import type { Plan } from '../../program.ts';
+import { exitOfEnd } from './end.ts';
 
 interface Options {
   readonly transient?: boolean;
@@ -28,6 +30,9 @@ interface Options {
   readonly watch?: readonly string[];
   readonly startTimeout?: number;
   readonly terminationDrain?: number;
+  readonly terminationGrace?: number;
+  readonly terminationLog?: string;
+  readonly podinfo?: string;
   readonly logLevel: LogLevel;
 }
 
@@ -35,7 +40,12 @@ export function keeperCommand(plan: Plan): Command {
   const command: Command = new Command('agent')
     .description('keep the Envoys of one proxy: start, upgrade, drain, and relaunch after a crash')
     .addOption(new Option('--proxy <name>', 'name of the proxy; the node id of its Envoys').env('SLUICE_PROXY'))
-    .addOption(new Option('--slot <slot>', 'which of the agents of the proxy this is (default: 1)').env('SLUICE_SLOT'))
+    .addOption(
+      new Option(
+        '--slot <slot>',
+        'which of the agents of the proxy this is (default: by the name of the container, else 1)',
+      ).env('SLUICE_SLOT'),
+    )
     .addOption(dirOption())
     .addOption(new Option('--shared <folder>', 'folder shared with the agent of the other slot').env('SLUICE_SHARED'))
     .addOption(
@@ -88,6 +98,20 @@ export function keeperCommand(plan: Plan): Command {
     )
     .addOption(
       new Option(
+        '--termination-grace <seconds>',
+        "the Pod's terminationGracePeriodSeconds: an end is over before it (default: nobody kills by the clock)",
+      )
+        .env('SLUICE_TERMINATION_GRACE_S')
+        .argParser(seconds),
+    )
+    .addOption(
+      new Option('--termination-log <file>', 'for a last word; as terminationMessagePath').env(
+        'SLUICE_TERMINATION_LOG',
+      ),
+    )
+    .addOption(new Option('--podinfo <file>', "downward API file of the Pod's annotations").env('SLUICE_PODINFO'))
+    .addOption(
+      new Option(
         '--command <file>',
         'keep a proxy that is not Envoy: how to start, check and stop it (docs/listen-fd.md); --envoy is its binary, --bootstrap its configuration',
       ).env('SLUICE_COMMAND'),
@@ -120,8 +144,7 @@ export function keeperCommand(plan: Plan): Command {
       }
       const { startKeeper } = await import('@sluice/agent/keeper');
       const keeper = await startKeeper({ ...config, log });
-      await keeper.done;
-      return 0;
+      return exitOfEnd(await keeper.done, config.terminationLog);
     }),
   );
 }
@@ -136,6 +159,9 @@ export async function keeperFields(options: Options) {
   };
   const policy = typeof options.policy === 'string' ? await readObject(options.policy, '--policy') : options.policy;
   const token = options.tokenFile === undefined ? options.token : readText(options.tokenFile, '--token-file').trim();
+  const { slot, container } = findPlace({ ...process.env, ...(options.slot && { SLUICE_SLOT: options.slot }) });
+  const podinfo =
+    options.podinfo !== undefined && container !== undefined ? { file: options.podinfo, container } : undefined;
   const optional = {
     shared: options.shared,
     envoys: options.envoys,
@@ -149,11 +175,14 @@ export async function keeperFields(options: Options) {
     watch: options.watch && splitList(options.watch),
     startTimeoutMs: options.startTimeout,
     terminationDrainMs: options.terminationDrain,
+    terminationGraceMs: options.terminationGrace,
+    terminationLog: options.terminationLog,
+    podinfo,
   };
   return {
     proxy: need(options.proxy, '--proxy'),
-    slot: options.slot ?? '1',
-    dir: needDir(options),
+    slot,
+    dir: needDir({ ...options, slot }),
     envoy: need(options.envoy, '--envoy'),
     bootstrap: need(options.bootstrap, '--bootstrap'),
     controllers: controllerUrls(options.controller ?? []),

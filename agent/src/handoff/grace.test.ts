@@ -1,0 +1,36 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { endOf, waitUntil, whyCut } from './grace.ts';
+
+test('the wait ends within the grace and within the own bound, and never before it began', () => {
+  fc.assert(
+    fc.property(fc.nat(1e12), fc.option(fc.nat(1e7), { nil: undefined }), fc.nat(1e7), (at, graceMs, drainMs) => {
+      const { until, byGrace } = waitUntil({ at, graceMs, drainMs });
+      expect(until).toBeGreaterThanOrEqual(at);
+      expect(until).toBeLessThanOrEqual(at + drainMs);
+      if (graceMs !== undefined) expect(until).toBeLessThanOrEqual(at + graceMs);
+      if (byGrace) expect(graceMs).toBeDefined();
+    }),
+  );
+});
+
+test.each([
+  [{ at: 1_000, drainMs: 600_000 }, 601_000, false],
+  [{ at: 1_000, graceMs: 30_000, drainMs: 600_000 }, 26_000, true],
+  [{ at: 1_000, graceMs: 4_000, drainMs: 600_000 }, 4_000, true],
+  [{ at: 1_000, graceMs: 3_600_000, drainMs: 600_000 }, 601_000, false],
+])('%j waits until %d', (asked, until, byGrace) => {
+  expect(waitUntil(asked)).toEqual({ until, byGrace });
+});
+
+test('why connections were cut says by which bound', () => {
+  const asked = { at: 0, graceMs: 30_000, drainMs: 600_000 };
+  expect(whyCut(asked, true)).toContain('termination grace of 30 s');
+  expect(whyCut(asked, false)).toContain('600 s');
+});
+
+test('an end is a hold once the peer serves, an ordinary drain otherwise, and undecided while the peer takes over', () => {
+  expect(endOf({ serving: false, taking: false })).toBe('hold');
+  expect(endOf({ serving: true, taking: true })).toBe('wait');
+  expect(endOf({ serving: true, taking: false })).toBe('drain');
+});

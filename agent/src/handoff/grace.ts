@@ -1,0 +1,41 @@
+/** Kept back of the grace for what comes after the wait: the cut in turn, Envoy's end, the report, this process's end. */
+const RESERVE_MS = 5_000;
+const RESERVE_PART = 1 / 4;
+
+/** What an end asks for: a preStop hook, SIGTERM, or both, one after the other. */
+export interface EndAsked {
+  /** First of the two, epoch ms: the kubelet's grace runs from the start of the preStop hook (kuberuntime, killContainer). */
+  readonly at: number;
+  /** terminationGracePeriodSeconds in ms; absent: nobody kills by the clock. */
+  readonly graceMs?: number | undefined;
+  /** Longest drain that the user wants of an end. */
+  readonly drainMs: number;
+}
+
+/** Until when connections are waited for. `byGrace`: it is the grace that ends the wait, and not the user's own bound. */
+export function waitUntil({ at, graceMs, drainMs }: EndAsked): { readonly until: number; readonly byGrace: boolean } {
+  const own = at + drainMs;
+  if (graceMs === undefined) return { until: own, byGrace: false };
+  const grace = at + graceMs - Math.min(RESERVE_MS, graceMs * RESERVE_PART);
+  return grace <= own ? { until: grace, byGrace: true } : { until: own, byGrace: false };
+}
+
+/** Why connections that policy protects were cut, for the record. */
+export function whyCut({ graceMs, drainMs }: EndAsked, byGrace: boolean): string {
+  return byGrace
+    ? `the termination grace of ${seconds(graceMs ?? 0)} ends before their drain does`
+    : `the longest drain of an end, ${seconds(drainMs)}, is over`;
+}
+
+/** What an end may be: of an old container, whose peer has taken over, or of all that serves. */
+export type End = 'hold' | 'drain' | 'wait';
+
+/** `wait`: the peer is taking over at this moment, and what this end is depends on whether it comes to serve. */
+export function endOf(facts: { readonly serving: boolean; readonly taking: boolean }): End {
+  if (!facts.serving) return 'hold';
+  return facts.taking ? 'wait' : 'drain';
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 100) / 10} s`;
+}

@@ -6,11 +6,13 @@ import { identify, type ProcessId } from './proc.ts';
 /**
  * The child of the intermediate shell waits for a line on fd 3 before it becomes Envoy. Envoy asks for PDEATHSIG at its
  * start (envoy-facts 5; source/exe/main_common.cc), so its parent must have ended *before* that: then it belongs to init
- * and outlives the agent. fd 9 is the FIFO of the epoch, opened for both directions because that never blocks.
+ * and outlives the agent. fd 9 is the FIFO of the epoch, opened for both directions because that never blocks, and before
+ * the child exists: a FIFO that no writer has opened yet tells no reader that there is none (fs/pipe.c, pipe_poll).
  */
 const SCRIPT = `
 alive=$1 log=$2; shift 2
-( exec 9<>"$alive" </dev/null; read -r go <&3 || exit 1; exec 3<&-; exec "$@" >>"$log" 2>&1 ) &
+exec 9<>"$alive"
+( exec </dev/null; read -r go <&3 || exit 1; exec 3<&-; exec "$@" >>"$log" 2>&1 ) &
 echo "$!"
 `;
 

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import {
+  type AgentMessage,
   completePolicy,
   DEFAULT_POLICY,
   type DrainPolicy,
@@ -13,11 +14,12 @@ import {
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
-import { adoptedUpgrade } from './adopt.ts';
+import { adoptedUpgrade, handedOver } from './adopt.ts';
 import { type OrderSink, runCommand } from './commands.ts';
 import { fleetDrains, fleetShares } from './fleet.ts';
 import { nextWake, step } from './machine.ts';
 import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
+import { Turns } from './turns.ts';
 
 export interface DriverOptions {
   readonly store: Store;
@@ -54,7 +56,7 @@ export class Driver {
   readonly #now: () => number;
   readonly #bounds: Bounds;
   readonly #live = new Map<string, Live>();
-  readonly #adopting = new Set<string>();
+  readonly #adopting = new Turns();
   readonly #rollbacks = new Map<string, Promise<UpgradeState>>();
   #closed = false;
   #sharing: NodeJS.Timeout | undefined;
@@ -319,37 +321,59 @@ export class Driver {
    * state is lost. Without this its old epoch would wait for a reset that nobody authorises.
    */
   async #adopt(proxy: string, slot: string, old: EpochStatus): Promise<void> {
-    const known = [...this.#live.values()].some(
-      ({ state }) => state.proxy === proxy && (state.oldEpoch === old.epoch || state.id === old.upgradeId),
-    );
-    const key = JSON.stringify([proxy, old.epoch]);
-    if (known || this.#adopting.has(key) || this.#closed) return;
-    this.#adopting.add(key);
-    try {
+    await this.#adopted(proxy, old.epoch, old.upgradeId, async () => {
       const now = this.#now();
-      const serving = this.#options.agents.serving(proxy);
+      // Of another slot's epochs an older one may be listed still, whose agent is gone.
+      const newest = this.#options.agents.serving(proxy);
+      const serving = newest !== undefined && newest.epoch > old.epoch ? newest : undefined;
       const taken = old.upgradeId === undefined || (await this.#options.store.upgrade(old.upgradeId)) !== undefined;
       const id = taken ? this.#newId(now) : (old.upgradeId as string);
-      const state = adoptedUpgrade({
-        id,
-        proxy,
-        slot,
-        old,
-        serving,
-        policy: this.#options.policy ?? DEFAULT_POLICY,
-        now,
-      });
+      return adoptedUpgrade({ id, proxy, slot, old, serving, policy: this.#options.policy ?? DEFAULT_POLICY, now });
+    });
+  }
+
+  /**
+   * An agent took over from the one of the other slot by itself. Whichever of the two is heard first, there is one upgrade
+   * of it, under the id that both know.
+   */
+  async handedOver(proxy: string, slot: string, told: Extract<AgentMessage, { type: 'serving' }>): Promise<void> {
+    const { upgradeId, oldEpoch, oldSlot } = told;
+    if (oldSlot === undefined) return;
+    await this.#adopted(proxy, oldEpoch, upgradeId, async () => {
+      if ((await this.#options.store.upgrade(upgradeId)) !== undefined) return undefined;
+      const policy = this.#options.policy ?? DEFAULT_POLICY;
+      const old = this.#old(proxy, oldSlot, oldEpoch);
+      return handedOver({ proxy, slot, told: { ...told, oldSlot }, old, policy, now: this.#now() });
+    });
+    const id = this.owner(proxy, upgradeId, oldEpoch);
+    if (id !== undefined) await this.event(id, told);
+  }
+
+  #old(proxy: string, slot: string, epoch: number): EpochStatus | undefined {
+    return this.#options.agents.entry(proxy, slot)?.epochs.find((one) => one.epoch === epoch);
+  }
+
+  /** One at a time for an old epoch: the second caller finds what the first has made. */
+  #adopted(
+    proxy: string,
+    oldEpoch: number,
+    upgradeId: string | undefined,
+    make: () => Promise<UpgradeState | undefined>,
+  ): Promise<void> {
+    return this.#adopting.run(JSON.stringify([proxy, oldEpoch]), async () => {
+      const known = [...this.#live.values()].some(
+        ({ state }) => state.proxy === proxy && (state.oldEpoch === oldEpoch || state.id === upgradeId),
+      );
+      const state = known || this.#closed ? undefined : await make();
+      if (state === undefined) return;
       const entries = this.#entries(state, 0, [{ phase: 'Draining', event: 'adopted', text: state.reason }]);
       const { version } = await this.#options.store.insertUpgrade(state, entries);
       this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
       this.#announce(state, entries);
       await this.event(state.id, { type: 'resumed' });
-      if (old.verdict !== undefined) {
-        await this.event(state.id, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
-      }
-    } finally {
-      this.#adopting.delete(key);
-    }
+      const verdict = this.#old(proxy, state.oldSlot ?? '', oldEpoch)?.verdict;
+      if (verdict !== undefined) await this.event(state.id, { type: 'verdict', epoch: oldEpoch, verdict });
+    });
   }
 
   #newId(now: number): string {

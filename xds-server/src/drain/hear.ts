@@ -12,8 +12,11 @@ export async function hear(
   switch (message.type) {
     case 'epochs':
       return driver.epochsChanged(proxy, slot, false);
-    case 'preflight':
     case 'serving':
+      if (driver.owner(proxy, message.upgradeId) === undefined) await driver.handedOver(proxy, slot, message);
+      else await driver.event(message.upgradeId, message);
+      return driver.giveTurns(proxy);
+    case 'preflight':
     case 'failed': {
       const id = driver.owner(proxy, message.upgradeId);
       if (id !== undefined) await driver.event(id, message);

@@ -77,6 +77,7 @@ export type UpgradeEvent =
       readonly type: 'serving';
       readonly epoch: number;
       readonly oldEpoch: number;
+      readonly oldSlot?: string;
       readonly from: string;
       readonly to: string;
       readonly at: number;
@@ -94,6 +95,7 @@ export type UpgradeEvent =
       readonly old: number;
       readonly drained: number;
       readonly cut: readonly CutConnection[];
+      readonly why?: string;
     }
   /** Another share of the fleet's rate. */
   | { readonly type: 'share'; readonly perSecond: number }

@@ -8,6 +8,10 @@ export type Of<T extends UpgradeEvent['type']> = Extract<UpgradeEvent, { type: T
 export function hearServing(turn: Turn, event: Of<'serving'>): void {
   const { state } = turn;
   if (state.epoch !== undefined || state.phase === 'Idle' || state.phase === 'Done') return;
+  if (state.order !== undefined) {
+    hearSuccessor(turn, event);
+    return;
+  }
   const oldSlot = turn.around.slotOf(event.oldEpoch) ?? state.slot;
   const order = buildOrder(state, event.oldEpoch, turn.around.now);
   turn.set({
@@ -25,6 +29,18 @@ export function hearServing(turn: Turn, event: Of<'serving'>): void {
   turn.phase('Draining', `epoch ${event.epoch} (${event.to}) serves, epoch ${event.oldEpoch} (${event.from}) drains`);
   turn.command({ type: 'pushOrder', slot: turn.state.oldSlot, order });
   turn.sent();
+}
+
+/** The drain was adopted from the agent of the old epoch; now the other one tells what took its place. */
+function hearSuccessor(turn: Turn, { epoch, oldEpoch, from, to, method }: Of<'serving'>): void {
+  if (oldEpoch !== turn.state.oldEpoch) return;
+  turn.set({ epoch, to, method, target: { to }, ...slotOf(turn, epoch) });
+  turn.note('serving', `epoch ${epoch} (${to}) serves in the place of epoch ${oldEpoch} (${from})`);
+}
+
+function slotOf(turn: Turn, epoch: number): { readonly slot?: string } {
+  const slot = turn.around.slotOf(epoch);
+  return slot === undefined ? {} : { slot };
 }
 
 export function hearApplied(turn: Turn, event: Of<'orderApplied'>): void {
@@ -63,12 +79,13 @@ export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
 export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
   const { state } = turn;
   if (event.epoch !== state.oldEpoch || state.resetAt !== undefined) return;
-  const { old, drained, cut } = event;
+  const { old, drained, cut, why } = event;
   turn.set({ resetAt: event.at, connections: { old, drained, cut } });
   const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol}${whose(one)})`);
   const tail = cut.length > names.length ? ` and ${cut.length - names.length} more` : '';
   const cutText = cut.length === 0 ? 'none cut' : `${cut.length} cut: ${names.join(', ')}${tail}`;
-  const unasked = state.authorisedAt === undefined ? ', which the agent did by itself' : '';
+  const because = why === undefined ? '' : `: ${why}`;
+  const unasked = state.authorisedAt === undefined ? `, which the agent did by itself${because}` : because;
   turn.note(
     'reset',
     `epoch ${event.epoch} has ended${unasked}: ${old} old connections, ${drained} drained, ${cutText}`,

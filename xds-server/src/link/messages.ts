@@ -62,6 +62,7 @@ const SCHEMAS = {
     epoch: epochNumber,
     // -1: its agent does not know any more what it replaced.
     oldEpoch: z.number().int(),
+    oldSlot: name.optional(),
     from: z.string(),
     to: z.string(),
     at: instant,
@@ -90,6 +91,7 @@ const SCHEMAS = {
     drained: count,
     old: count,
     cut: z.array(connection).max(10_000),
+    why: z.string().max(1_000).optional(),
   }),
   ended: z.looseObject({
     upgradeId: z.string().max(128),

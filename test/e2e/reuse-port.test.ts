@@ -32,7 +32,9 @@ beforeEach(async () => {
   loads = [];
   upstream = http.createServer((_, response) => response.end('done\n'));
   upstream.keepAliveTimeout = 60_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
+  // Each new Envoy opens a connection for every request that waits: Node's own backlog of 511 was too short for that.
+  const listening = { port: upstreamPort, host: '127.0.0.1', backlog: 4_096 };
+  await new Promise<void>((resolve) => upstream.listen(listening, resolve));
   dir = path.join(block.dir, 'run');
   mkdirSync(dir);
   config = {

@@ -60,6 +60,8 @@ const COALESCE_MS = 5;
 const COALESCE_PER_CONNECTION_MS = 0.04;
 /** A filter not heard for this long can not be heard. */
 export const STALE_AFTER_MS = 3_000;
+/** So many may end between two reports. */
+const FEW_LEFT = 5;
 const FORECAST_EVERY_MS = 1_000;
 const COST_EVERY_MS = 5_000;
 
@@ -167,7 +169,9 @@ export class DrainWatch {
   }
 
   #coalesceMs(): number {
-    return COALESCE_MS + (this.verdict?.total ?? 0) * COALESCE_PER_CONNECTION_MS;
+    const { total = 0, protected: left = 0 } = this.verdict ?? {};
+    // With several left the end is not near, and a look costs both Envoys and the kernel something under load.
+    return (left > FEW_LEFT ? LOOK_SOON_MS : COALESCE_MS) + total * COALESCE_PER_CONNECTION_MS;
   }
 
   /** Gathers all witnesses and judges. Also called at the reset, whose permission may be a moment old. */

@@ -7,6 +7,7 @@
  */
 const FIRST_MS = 50;
 const RATIO = Math.SQRT2;
+const LOG_RATIO = Math.log(RATIO);
 /** To beyond 30 days. */
 const BUCKETS = 52;
 /** Weight of the law above beside one observation. */
@@ -64,79 +65,96 @@ export interface EstimateResult {
 
 /** When each of the open ones ends (as likely as not; in nine of ten cases), and when the last of them does. */
 export function estimateEnds(open: readonly Open[], lifetimes: Lifetimes): EstimateResult {
-  const hazards = new Map<string, readonly number[]>();
-  for (const { kind } of open) if (!hazards.has(kind)) hazards.set(kind, hazardsOf(kind, open, lifetimes));
-  const laws = open.map((one) => ({ one, hazards: hazards.get(one.kind) as readonly number[] }));
-  const quantile = (law: Law, q: number) => search((t) => endedBy(law, t), q);
-  const groups = grouped(laws);
-  const allEnded = (t: number) => groups.reduce((p, { law, count }) => p * endedBy(law, t) ** count, 1);
-  const remaining = (likely: number | undefined, late: number | undefined): Remaining => ({
-    ...(likely !== undefined && { likely }),
-    ...(late !== undefined && { late }),
-  });
-  const known = new Map<string, Remaining>();
-  return {
-    each: laws.map((law) => {
-      const key = keyOf(law.one);
-      const found = known.get(key) ?? remaining(quantile(law, 0.5), quantile(law, 0.9));
-      known.set(key, found);
+  const laws = lawsOf(open, lifetimes);
+  const groups = new Map<string, Group>();
+  const each = open.map((one) => {
+    const key = keyOf(one);
+    const found = groups.get(key);
+    if (found !== undefined) {
+      found.count += 1;
       return found;
-    }),
-    all: open.length === 0 ? { likely: 0, late: 0 } : remaining(search(allEnded, 0.5), search(allEnded, 0.9)),
-    observed: [...hazards.keys()].reduce((n, kind) => n + (lifetimes.ended[kind] ?? []).reduce((a, b) => a + b, 0), 0),
+    }
+    const group: Group = { one, law: laws.get(one.kind) as Law, count: 1 };
+    groups.set(key, group);
+    return group;
+  });
+  const all = [...groups.values()];
+  const allEnded = (t: number) => all.reduce((p, group) => p * endedBy(group, t) ** group.count, 1);
+  const remaining = (rising: (t: number) => number): Remaining => {
+    const likely = search(rising, 0.5);
+    const late = search(rising, 0.9);
+    return { ...(likely !== undefined && { likely }), ...(late !== undefined && { late }) };
+  };
+  for (const group of all) group.remaining = remaining((t) => endedBy(group, t));
+  return {
+    each: each.map((group) => group.remaining as Remaining),
+    all: open.length === 0 ? { likely: 0, late: 0 } : remaining(allEnded),
+    observed: [...laws.keys()].reduce((n, kind) => n + (lifetimes.ended[kind] ?? []).reduce((a, b) => a + b, 0), 0),
   };
 }
 
+/** A class's hazard by bucket, as minus the logarithm of surviving it, and the sum of those before. */
 interface Law {
-  readonly one: Open;
-  readonly hazards: readonly number[];
+  readonly of: readonly number[];
+  readonly before: readonly number[];
 }
 
 /** Thousands of connections are a few hundred different ones: the same class, about the same duration. */
+interface Group {
+  readonly one: Open;
+  readonly law: Law;
+  count: number;
+  remaining?: Remaining;
+}
+
 function keyOf({ kind, forMs, startsInMs, atMostMs }: Open): string {
   const coarse = (ms: number | undefined) => (ms === undefined ? '' : Math.round(ms / 100));
   return `${bucketOf(forMs)}/${coarse(startsInMs)}/${coarse(atMostMs)}/${kind}`;
 }
 
-function grouped(laws: readonly Law[]): { readonly law: Law; readonly count: number }[] {
-  const groups = new Map<string, { law: Law; count: number }>();
-  for (const law of laws) {
-    const key = keyOf(law.one);
-    const group = groups.get(key);
-    if (group === undefined) groups.set(key, { law, count: 1 });
-    else group.count += 1;
+function lawsOf(open: readonly Open[], lifetimes: Lifetimes): Map<string, Law> {
+  const lasting = new Map<string, number[]>();
+  for (const one of open) {
+    const counts = lasting.get(one.kind) ?? new Array<number>(BUCKETS).fill(0);
+    lasting.set(one.kind, counts);
+    if (one.startsInMs !== undefined) continue;
+    const bucket = bucketOf(one.forMs);
+    counts[bucket] = (counts[bucket] as number) + 1;
   }
-  return [...groups.values()];
+  return new Map([...lasting].map(([kind, counts]) => [kind, lawOf(lifetimes.ended[kind] ?? [], counts)]));
 }
 
-function hazardsOf(kind: string, open: readonly Open[], lifetimes: Lifetimes): readonly number[] {
-  const ended = lifetimes.ended[kind] ?? [];
-  const reached = new Array<number>(BUCKETS).fill(0);
-  for (let b = 0; b < BUCKETS; b += 1) {
-    for (let later = b; later < BUCKETS; later += 1) reached[b] = (reached[b] as number) + (ended[later] ?? 0);
-  }
-  for (const one of open) {
-    if (one.kind !== kind || one.startsInMs !== undefined) continue;
+function lawOf(ended: readonly number[], lasting: readonly number[]): Law {
+  const of = new Array<number>(BUCKETS).fill(0);
+  let reached = 0;
+  for (let b = BUCKETS - 1; b >= 0; b -= 1) {
+    reached += ended[b] ?? 0;
+    const hazard = ((ended[b] ?? 0) + PRIOR * PRIOR_HAZARD) / (reached + PRIOR);
+    of[b] = -Math.log(1 - Math.min(0.999, hazard));
     // Those that are still within a bucket did not get through it yet: they count for the ones before.
-    for (let b = 0; b < bucketOf(one.forMs); b += 1) reached[b] = (reached[b] as number) + 1;
+    reached += lasting[b] ?? 0;
   }
-  return reached.map((n, b) => ((ended[b] ?? 0) + PRIOR * PRIOR_HAZARD) / (n + PRIOR));
+  let sum = 0;
+  const before = of.map((one) => {
+    sum += one;
+    return sum - one;
+  });
+  return { of, before };
 }
 
 /** Probability that it has ended `t` ms from now. */
-function endedBy({ one, hazards }: Law, t: number): number {
+function endedBy({ one, law }: Group, t: number): number {
   if (one.atMostMs !== undefined && t >= one.atMostMs) return 1;
   const from = Math.max(one.forMs, FIRST_MS);
   const to = from + Math.max(0, t - (one.startsInMs ?? 0));
-  let survival = 1;
-  for (let b = bucketOf(from); b <= bucketOf(to); b += 1) {
-    const begin = Math.max(from, b === 0 ? 0 : FIRST_MS * RATIO ** b);
-    const end = Math.min(to, FIRST_MS * RATIO ** (b + 1));
-    // Of the bucket the part that lies between, by the logarithm, for there the hazard is even.
-    const part = b === BUCKETS - 1 ? 1 : Math.max(0, Math.log(end / Math.max(begin, FIRST_MS)) / Math.log(RATIO));
-    survival *= (1 - Math.min(0.999, hazards[b] ?? PRIOR_HAZARD)) ** Math.min(1, part);
-  }
-  return 1 - survival;
+  return 1 - Math.exp(hazardUntil(law, from) - hazardUntil(law, to));
+}
+
+/** The hazard passed by so many ms. Within a bucket it is even by the logarithm. */
+function hazardUntil({ of, before }: Law, ms: number): number {
+  const at = Math.log(ms / FIRST_MS) / LOG_RATIO;
+  const b = Math.min(BUCKETS - 1, Math.floor(at));
+  return (before[b] as number) + (of[b] as number) * (at - b);
 }
 
 /** The first moment at which a rising function reaches `q`, to within 1 %. */
@@ -154,5 +172,5 @@ function search(rising: (t: number) => number, q: number): number | undefined {
 
 function bucketOf(ms: number): number {
   if (!(ms > FIRST_MS)) return 0;
-  return Math.min(BUCKETS - 1, Math.floor(Math.log(ms / FIRST_MS) / Math.log(RATIO) + 1e-9));
+  return Math.min(BUCKETS - 1, Math.floor(Math.log(ms / FIRST_MS) / LOG_RATIO + 1e-9));
 }

@@ -63,6 +63,42 @@ describe('treatmentOf', () => {
   });
 });
 
+it('says the same of a connection whoever was asked about before', () => {
+  const name = fc.constantFrom('', 'a', 'ab', 'b', 'a-');
+  const one = fc.record({
+    listener: name,
+    route: fc.option(name, { nil: undefined }),
+    peer: fc.constantFrom('10.0.0.1:1', '10.0.0.2:1', '[fd00::1]:1', '/unix'),
+    protocol: fc.constantFrom('http1' as const, 'http2' as const, 'tcp' as const),
+  });
+  const rules: PolicyRule[] = [
+    { name: 'route', match: { routes: ['a*'], listeners: ['b'] } },
+    { name: 'listener', match: { listeners: ['a', 'b'] } },
+    { name: 'peer', match: { peers: ['10.0.0.1', 'fd00::/8'], protocols: ['tcp', 'http1'] } },
+  ];
+  fc.assert(
+    fc.property(fc.array(one, { maxLength: 40 }), (all) => {
+      const policy = withRules(...rules);
+      const connections = all.map(({ route, ...rest }) =>
+        connection({ ...rest, ...(route !== undefined && { route }) }),
+      );
+      const apart = connections.map((c) => treatmentOf(withRules(...rules), c));
+      expect(connections.map((c) => treatmentOf(policy, c))).toEqual(apart);
+    }),
+  );
+});
+
+it('without GOAWAY only what is known to be HTTP/1 is told, and only where single ones can be', () => {
+  const quiet = { ...DEFAULT_POLICY, http2: { goaway: false } };
+  const idlest = { ...quiet, pacing: { ...quiet.pacing, order: 'idlest' as const } };
+  const told = (policy: typeof quiet) =>
+    (['http1', 'http2', 'unknown'] as const).map((protocol) => treatmentOf(policy, connection({ protocol })).nudge);
+  expect(told(quiet)).toEqual([false, false, false]);
+  expect(told(idlest)).toEqual([true, false, false]);
+  expect(needsMarks(quiet)).toBe(false);
+  expect(needsMarks({ ...quiet, rules: [{ name: 'r', match: {}, nudge: true }] })).toBe(true);
+});
+
 it('a glob matches what its texts make up', () => {
   const text = fc.string({ unit: fc.constantFrom('a', 'b', '.', '-') });
   fc.assert(

@@ -18,8 +18,39 @@ export interface Treatment {
 
 export const DEFAULT_RULE = 'default';
 
+/** Treatments by what a policy's rules look at: thousands of connections are asked about many times a second. */
+interface Known {
+  readonly looksAt: { readonly listeners: boolean; readonly routes: boolean; readonly peers: boolean };
+  readonly treatments: Map<string, Treatment>;
+}
+
+const known = new WeakMap<DrainPolicy, Known>();
+const MAX_KNOWN = 50_000;
+
 /** What policy says of this connection: by its first rule that matches, and by protocol where that is silent. */
 export function treatmentOf(policy: DrainPolicy, connection: Connection): Treatment {
+  let { looksAt, treatments } = known.get(policy) ?? {};
+  if (looksAt === undefined || treatments === undefined) {
+    const some = (field: 'listeners' | 'routes' | 'peers') =>
+      policy.rules.some(({ match }) => match[field] !== undefined);
+    looksAt = { listeners: some('listeners'), routes: some('routes'), peers: some('peers') };
+    treatments = new Map();
+    known.set(policy, { looksAt, treatments });
+  }
+  const listener = looksAt.listeners ? connection.listener : '';
+  const route = looksAt.routes ? connection.route : undefined;
+  const host = looksAt.peers ? hostOf(connection.peer) : '';
+  // With the lengths, no two different ones are one key.
+  const key = `${connection.protocol} ${listener.length} ${route?.length ?? '-'} ${listener}${route ?? ''}${host}`;
+  const found = treatments.get(key);
+  if (found !== undefined) return found;
+  if (treatments.size >= MAX_KNOWN) treatments.clear();
+  const treatment = treat(policy, connection);
+  treatments.set(key, treatment);
+  return treatment;
+}
+
+function treat(policy: DrainPolicy, connection: Connection): Treatment {
   const rule = policy.rules.find((one) => matches(one, connection));
   const protectMs = rule?.protectMs;
   return {
@@ -38,11 +69,19 @@ export function treatmentOf(policy: DrainPolicy, connection: Connection): Treatm
  * only, can not do that; the lever `mark` can.
  */
 export function needsMarks(policy: DrainPolicy): boolean {
-  return policy.rules.some((rule) => rule.nudge === false) || policy.pacing.order === 'idlest';
+  const { http2, rules, pacing } = policy;
+  return rules.some(({ nudge }) => nudge !== undefined && nudge !== http2.goaway) || pacing.order === 'idlest';
+}
+
+/** Somebody may be left alone: the pressure, which tells everybody, is out of the question while such a one is open. */
+export function leavesSomeAlone({ http2, rules }: DrainPolicy): boolean {
+  return !http2.goaway || rules.some((rule) => rule.nudge === false);
 }
 
 function nudgedByDefault(policy: DrainPolicy, { protocol }: Connection): boolean {
-  return protocol === 'http2' || protocol === 'http3' ? policy.http2.goaway : true;
+  if (policy.http2.goaway) return true;
+  // One that is not known yet may be HTTP/2. Without marks nobody is told, HTTP/1 neither.
+  return protocol === 'http1' && needsMarks(policy);
 }
 
 function protectedByDefault(policy: DrainPolicy, { protocol }: Connection): boolean {
@@ -95,9 +134,10 @@ function inBlocks(peers: readonly string[], peer: string): boolean {
 export function blockList(peers: readonly string[]): BlockList {
   const list = new BlockList();
   for (const peer of peers) {
-    const [address = '', prefix] = peer.split('/');
+    const [address = '', prefix, ...more] = peer.split('/');
     const family = isIP(address);
-    if (family === 0) throw new TypeError(`${JSON.stringify(peer)} is neither an address nor a CIDR block`);
+    if (family === 0 || more.length > 0)
+      throw new TypeError(`${JSON.stringify(peer)} is neither an address nor a CIDR block`);
     const type = family === 6 ? 'ipv6' : 'ipv4';
     if (prefix === undefined) list.addAddress(address, type);
     else if (!/^\d{1,3}$/.test(prefix)) throw new TypeError(`${JSON.stringify(peer)} has no prefix length`);

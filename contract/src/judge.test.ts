@@ -37,6 +37,26 @@ describe('what a connection may hold', () => {
     expect(judge(one as Connection, { ...input, ...more }, true).holds).toBe(holds);
   });
 
+  it('its protection ends with its rule, or with a limit that gives it up', () => {
+    const policy = { ...DEFAULT_POLICY, maxDrainMs: 60_000 };
+    const tcp: Connection = { ...connection, protocol: 'tcp' };
+    const rules = [{ name: 'r', match: {}, protectMs: 5_000 }];
+    const untilOf = (more: Partial<typeof policy>) =>
+      judge(tcp, { ...input, policy: { ...policy, ...more } }, true).until;
+    expect(untilOf({})).toBeUndefined();
+    expect(untilOf({ atDeadline: 'reset' })).toBe(input.drainStartedAt + 60_000);
+    expect(untilOf({ atDeadline: 'reset', rules })).toBe(input.drainStartedAt + 5_000);
+    expect(untilOf({ maxDrainMs: 0, atDeadline: 'reset' })).toBeUndefined();
+  });
+
+  it('nobody waits for a turn that does not come', () => {
+    const policy = { ...DEFAULT_POLICY, http2: { goaway: false } };
+    for (const protocol of ['http1', 'http2'] as const) {
+      const one = { ...connection, protocol, inFlight: 0 };
+      expect(judge(one, { ...input, policy, paced: true, unknownInFlight: 0 }, true).reason).toBe('not-told');
+    }
+  });
+
   it('who made the row is not heard now', () => {
     expect(judge(connection, { ...input, unknownInFlight: 0 }, false).holds).toBe(true);
   });

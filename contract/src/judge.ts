@@ -43,6 +43,7 @@ export function judge(connection: Connection, input: JudgeInput, listed: boolean
   const treatment = treatmentOf(input.policy, connection);
   const kept = waitedFor(connection, treatment, input, listed);
   const released = kept.waits ? releasedBy(treatment, input, listed) : undefined;
+  const until = kept.waits && released === undefined ? protectionEnd(kept.until, treatment, input) : kept.until;
   return {
     connection,
     treatment,
@@ -50,8 +51,19 @@ export function judge(connection: Connection, input: JudgeInput, listed: boolean
     reason: kept.reason,
     holds: HOLDING.has(kept.reason) || !listed || !holdsNothing(connection, input),
     ...(released !== undefined && { released }),
-    ...(kept.until !== undefined && { until: kept.until }),
+    ...(until !== undefined && { until }),
   };
+}
+
+/** When a protected one is not waited for any more, whatever it does: the grace, its rule's time, the limit. */
+function protectionEnd(
+  graceEnds: number | undefined,
+  { protectMs, atDeadline }: Treatment,
+  { now, drainStartedAt, policy }: JudgeInput,
+): number | undefined {
+  const limited = policy.maxDrainMs > 0 && atDeadline === 'reset';
+  const after = (ms: number | undefined) => (ms === undefined ? undefined : drainStartedAt + ms);
+  return earliestAfter(now, [graceEnds, after(protectMs), limited ? after(policy.maxDrainMs) : undefined]);
 }
 
 const HOLDING: ReadonlySet<HoldReason> = new Set<HoldReason>([

@@ -34,6 +34,7 @@ describe('paceMode', () => {
     [alone, 100, { ...all, marks: false }, 'none'],
     [idlest, 100, all, 'mark'],
     [idlest, 100, { ...all, marks: false }, 'age'],
+    [{ ...idlest, http2: { goaway: false } }, 100, { ...all, marks: false }, 'none'],
   ] as const)('%# %s', (policy, perSecond, can, mode) => {
     expect(paceMode(policy as DrainPolicy, perSecond, can).mode).toBe(mode);
   });

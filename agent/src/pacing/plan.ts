@@ -1,4 +1,11 @@
-import { type Connection, type DrainPolicy, needsMarks, type Protocol, treatmentOf } from '@sluice/contract';
+import {
+  type Connection,
+  type DrainPolicy,
+  leavesSomeAlone,
+  needsMarks,
+  type Protocol,
+  treatmentOf,
+} from '@sluice/contract';
 
 /**
  * How the connections of one old epoch are told to leave. Pure: what is open, who has been told and the clock go in, who
@@ -26,7 +33,7 @@ export interface Chosen {
 export function paceMode(policy: DrainPolicy, perSecond: number, can: Abilities): Chosen {
   if (needsMarks(policy)) {
     if (can.marks) return { mode: 'mark' };
-    if (policy.rules.some((rule) => rule.nudge === false)) {
+    if (leavesSomeAlone(policy)) {
       return { mode: 'none', why: 'policy leaves some alone, and this Envoy can only tell all: nobody is told' };
     }
     return { ...byAge(perSecond, can), why: 'this Envoy can not choose the idlest: the oldest leave first' };

@@ -16,6 +16,11 @@ const listeners: DrainPolicy = {
     { name: 'tcp', match: { listeners: ['*'], protocols: ['tcp'], peers: ['10.0.0.9'] } },
   ],
 };
+const some: DrainPolicy = {
+  ...DEFAULT_POLICY,
+  http2: { goaway: false },
+  rules: [{ name: 'web', match: { listeners: ['web'] }, nudge: true }],
+};
 const able = { version: '1.40.0', wasm: true, leave: true };
 
 it.each([
@@ -24,6 +29,8 @@ it.each([
   [alone, { version: '1.36.4', wasm: true }, false, 'rule probes wants some left alone'],
   [alone, { version: '1.38.3', wasm: false }, false, 'runs no filter'],
   [idlest, { version: '1.36.4', wasm: true }, true, 'the oldest leave first'],
+  [{ ...idlest, http2: { goaway: false } }, { version: '1.36.4', wasm: true }, true, 'nobody is told'],
+  [some, { version: '1.36.4', wasm: true }, false, 'rule web wants some told'],
   [routes, { version: '1.38.3', wasm: false }, true, 'r match nobody'],
   [listeners, { version: '1.38.3', wasm: false }, true, 'web, sockets match nobody'],
   [listeners, able, true, 'can be kept'],

@@ -17,13 +17,17 @@ export interface Drainable {
 export function checkPolicy(policy: DrainPolicy, serving: Drainable): CheckResult {
   const marks = serving.wasm && serving.leave === true;
   const why = serving.wasm ? `Envoy ${serving.version} has no call for it` : `Envoy ${serving.version} runs no filter`;
-  const alone = policy.rules.filter((rule) => rule.nudge === false).map((rule) => rule.name);
+  const alone = policy.rules
+    .filter(({ nudge }) => nudge !== undefined && nudge !== policy.http2.goaway)
+    .map((rule) => rule.name);
   if (alone.length > 0 && !marks) {
-    const found = `rule ${alone.join(', ')} wants some left alone, and connections can not be told one by one: ${why}`;
+    const wants = policy.http2.goaway ? 'left alone' : 'told';
+    const found = `rule ${alone.join(', ')} wants some ${wants}, and connections can not be told one by one: ${why}`;
     return failed('policy', 'PREFLIGHT_POLICY', found);
   }
   const notes: string[] = [];
-  if (needsMarks(policy) && !marks) notes.push(`the oldest leave first, not the idlest: ${why}`);
+  if (needsMarks(policy) && !marks)
+    notes.push(`${policy.http2.goaway ? 'the oldest leave first, not the idlest' : 'nobody is told to leave'}: ${why}`);
   const blind = serving.wasm ? [] : policy.rules.filter(matchesNobody).map((rule) => rule.name);
   if (blind.length > 0)
     notes.push(`${blind.join(', ')} match nobody, for only the kernel lists the connections: ${why}`);

@@ -85,7 +85,7 @@ export function connectionLines(
   lines.push(`  ${toldText(connection, treatment, now)}`);
   if (held === undefined) return lines.map(clean);
   lines.push(`  waited for: ${waitedText(held)} (${held.reason})`);
-  if (held.until !== undefined) lines.push(`  its grace ends in ${formatSpan(Math.max(0, held.until - now))}`);
+  if (held.until !== undefined) lines.push(`  its protection ends in ${formatSpan(Math.max(0, held.until - now))}`);
   if (held.endsAt !== undefined) lines.push(`  it ends ${endsText(held, now)}`);
   lines.push(`  a reset now would ${held.holds ? 'cut what is on it' : 'lose nothing on it'}`);
   return lines.map(clean);

@@ -26,7 +26,10 @@ describe('parsePolicy', () => {
     [{ maxDrainMs: -1 }, 'policy.maxDrainMs: expected whole milliseconds'],
     [{ maxDrainMs: 2 ** 31 }, 'policy.maxDrainMs: expected whole milliseconds'],
     [{ tcp: { protect: 'yes' } }, 'policy.tcp.protect: expected true or false, found "yes"'],
-    [{ rules: [{ name: 'r', match: { peers: ['10.0.0.0/8/9'] } }] }, 'peers[0]: expected an IP address or a CIDR block'],
+    [
+      { rules: [{ name: 'r', match: { peers: ['10.0.0.0/8/9'] } }] },
+      'peers[0]: expected an IP address or a CIDR block',
+    ],
     [{ atDeadline: 'cut' }, 'policy.atDeadline: expected one of wait, ask, reset, found "cut"'],
   ])('refuses %j by the path of the field', (value, message) => {
     expect(() => parsePolicy(value)).toThrow(message);

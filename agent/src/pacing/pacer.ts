@@ -1,4 +1,4 @@
-import { type Connection, type DrainPolicy, type PacingProgress, treatmentOf } from '@sluice/contract';
+import { type Connection, type DrainPolicy, leavesSomeAlone, type PacingProgress, treatmentOf } from '@sluice/contract';
 import { FRESH_MS, pressureForAll, pressureForCutoff } from '../levers/pressure.ts';
 import type { Log } from '../log.ts';
 import { adaptRate, type Load, type Rate } from './adapt.ts';
@@ -52,6 +52,8 @@ export interface PacerOptions {
   readonly bornAt: number;
   /** Everything opened before this was told by an earlier agent. */
   readonly toldBefore?: number;
+  /** Who was told, and when, under an order before this one. */
+  readonly told?: ReadonlyMap<string, number>;
   readonly hands: PacerHands;
   readonly log: Log;
   readonly now: () => number;
@@ -62,7 +64,7 @@ export interface PacerOptions {
  * comes no sooner than a quiet one's, and so there is no storm in the first moment (envoy-facts, pacing).
  */
 export class Pacer {
-  readonly told = new Map<string, number>();
+  readonly told: Map<string, number>;
   mode: PaceMode;
   readonly why: string | undefined;
   #options: PacerOptions;
@@ -70,7 +72,9 @@ export class Pacer {
   #credit: number;
   #toldBefore: number;
   #at: number;
-  #startedAt: number;
+  /** Turns of a sweep so far, and how many were open when it began. */
+  #swept = 0;
+  #sweepOpen = 0;
   #heldUntil = 0;
   #done = false;
   #timer: NodeJS.Timeout | undefined;
@@ -79,6 +83,8 @@ export class Pacer {
   #adaptedAt: number;
   #load: Load | undefined;
   #allToldAt: number | undefined;
+  /** How many were told together, where nobody lists them. */
+  #toldUnlisted = 0;
   #waiting: ReadonlyMap<string, number> = new Map();
 
   constructor(options: PacerOptions) {
@@ -86,28 +92,39 @@ export class Pacer {
     const { mode, why } = paceMode(options.policy, options.perSecond, options.can);
     this.mode = mode;
     this.why = why;
+    this.told = new Map(options.told);
     this.#rate = { perSecond: options.perSecond };
     this.#toldBefore = options.toldBefore ?? Number.NEGATIVE_INFINITY;
     this.#at = options.now();
-    this.#startedAt = this.#at;
     this.#adaptedAt = this.#at;
     this.#credit = Math.max(1, options.perSecond / 10);
   }
 
   start(): void {
+    // A cut-off of an order before this one would go on telling by age, whoever is left alone now.
+    if (this.mode === 'mark') this.#options.hands.setPressure(0);
     this.#tick();
   }
 
+  /** Nobody more is told: a cut-off that stands is taken back as far as for a successor. */
   stop(): void {
     clearTimeout(this.#timer);
+    try {
+      if (this.mode === 'age' || this.mode === 'sweep') this.#hold(this.#options.now());
+    } catch (error) {
+      this.#options.log('warn', 'the cut-off could not be taken back', { error: String(error) });
+    }
     this.#closed();
     this.#done = true;
   }
 
   /** Another share of the fleet's rate, or another policy's. */
   setRate(perSecond: number): void {
+    const before = this.#options.perSecond;
     this.#options = { ...this.#options, perSecond };
-    this.#rate = { perSecond };
+    // What strain has taken of it stays taken.
+    const part = before > 0 ? Math.min(1, this.#rate.perSecond / before) : 1;
+    this.#rate = { ...this.#rate, perSecond: perSecond * part };
   }
 
   /** Turns are taken: a connection without `toldAt` waits for its own. */
@@ -122,27 +139,34 @@ export class Pacer {
   }
 
   progress(): PacingProgress {
-    const tellable = this.#options.hands.connections().filter((one) => canBeTold(one));
-    const left = this.paced ? tellable.filter((one) => !this.told.has(one.id) && this.#nudged(one)).length : 0;
-    const age = this.#options.now() - this.#toldBefore;
+    const { hands, now } = this.#options;
+    const age = now() - this.#toldBefore;
     return {
-      told: this.told.size,
-      left,
+      ...this.#counts(hands),
       perSecond: this.mode === 'all' ? 0 : Math.round(this.#rate.perSecond * 10) / 10,
       ...(this.#rate.strain !== undefined && { strain: this.#rate.strain }),
       ...(Number.isFinite(age) && this.paced && { cutoffAgeMs: age }),
     };
   }
 
-  #nudged(connection: Connection): boolean {
-    return treatmentOf(this.#options.policy, connection).nudge;
+  #counts(hands: PacerHands): { readonly told: number; readonly left: number } {
+    if (!this.paced) return { told: Math.max(this.told.size, this.#toldUnlisted), left: 0 };
+    if (this.mode === 'sweep') {
+      const told = Math.min(this.#sweepOpen, Math.floor(this.#swept));
+      return { told, left: Math.min(hands.open(), this.#sweepOpen - told) };
+    }
+    const waits = (one: Connection) =>
+      !this.told.has(one.id) && canBeTold(one) && treatmentOf(this.#options.policy, one).nudge;
+    return { told: this.told.size, left: hands.connections().filter(waits).length };
   }
 
   #tick(): void {
     if (this.#done) return;
     const { now, hands } = this.#options;
     const at = now();
-    this.#credit = creditAfter(this.#credit, this.#rate.perSecond, Math.max(0, at - this.#at));
+    const ms = Math.max(0, at - this.#at);
+    this.#credit = creditAfter(this.#credit, this.#rate.perSecond, ms);
+    if (this.mode === 'sweep') this.#swept += (this.#rate.perSecond * ms) / 1_000;
     this.#at = at;
     const before = this.told.size;
     try {
@@ -180,6 +204,9 @@ export class Pacer {
   #byAge(at: number): void {
     const { hands, durationMs, floorAgeMs, now } = this.#options;
     const open = hands.connections();
+    // By an earlier agent, or listed late: the cut-off told them all the same.
+    const before = open.filter((one) => one.openedAt <= this.#toldBefore && canBeTold(one));
+    this.#tell(idsOf(before), at);
     this.#credit -= this.#leftEarly(open);
     const old = open.filter((one) => at - one.openedAt >= floorAgeMs);
     const next = ageStep(old, { toldBefore: this.#toldBefore, credit: this.#credit }, durationMs * FLOAT_STEP);
@@ -239,7 +266,8 @@ export class Pacer {
 
   #bySweep(at: number): void {
     const { hands, bornAt, floorAgeMs } = this.#options;
-    const { ageMs, done } = sweepAge(at - this.#startedAt, hands.open(), this.#rate.perSecond, at - bornAt);
+    this.#sweepOpen = Math.max(this.#sweepOpen, hands.open());
+    const { ageMs, done } = sweepAge(this.#swept, this.#sweepOpen, at - bornAt);
     if (done && floorAgeMs === 0) {
       this.#tellAll(at);
       return;
@@ -254,12 +282,13 @@ export class Pacer {
     const next = markStep(known, policy, this.#credit, perSecond === 0);
     this.#credit = next.credit;
     if (next.told.length > 0) hands.mark(next.told);
+    // Those that an earlier agent marked have had their turn.
+    this.#tell(idsOf(known.filter((one) => one.marked === true)), at);
     this.#tell(next.told, at);
     // A mark is heard with the next response only. The silent ones hear the pressure, once it can hit nobody else: policy
     // leaves none alone, or none of those that it could leave alone is open. One that the filter did not list may be one of
     // them (a worker whose report is still to come, a VM that trapped).
-    const spares = !policy.http2.goaway || policy.rules.some((rule) => rule.nudge === false);
-    const listed = !spares || known.length >= hands.open();
+    const listed = !leavesSomeAlone(policy) || known.length >= hands.open();
     if (next.done && !next.exempt && listed) this.mode = perSecond === 0 || !can.cutoff ? 'all' : 'age';
   }
 
@@ -271,7 +300,10 @@ export class Pacer {
 
   #tellAll(at: number): void {
     this.#closed();
-    this.#options.hands.setPressure(pressureForAll(this.#options.durationMs));
+    const { hands, durationMs, can } = this.#options;
+    hands.setPressure(pressureForAll(durationMs));
+    this.#tell(idsOf(hands.connections().filter(canBeTold)), at);
+    if (!can.ages) this.#toldUnlisted = Math.max(this.#sweepOpen, hands.open());
     this.#allToldAt = at;
     this.#done = true;
   }
@@ -281,16 +313,21 @@ export class Pacer {
   }
 
   async #adapt(at: number): Promise<void> {
-    const { policy, hands, perSecond } = this.#options;
+    const { policy, hands } = this.#options;
     this.#adaptedAt = at;
     if (!policy.pacing.adapt || hands.load === undefined || this.mode === 'all') return;
-    const load = await hands.load().catch(() => undefined);
-    if (load === undefined) return;
-    const rate = adaptRate(this.#rate, perSecond, this.#load, load);
+    // What can not be asked shows no strain: a rate that was halved must not stay so for ever.
+    const load = (await hands.load().catch(() => undefined)) ?? {};
+    // The rate may be another one by now.
+    const rate = adaptRate(this.#rate, this.#options.perSecond, this.#load, load);
     if (rate.strain !== undefined && rate.strain !== this.#rate.strain) {
       this.#options.log('warn', 'the drain slows down', { perSecond: rate.perSecond, why: rate.strain });
     }
     this.#load = load;
     this.#rate = rate;
   }
+}
+
+function idsOf(connections: readonly Connection[]): string[] {
+  return connections.map((one) => one.id);
 }

@@ -107,7 +107,7 @@ describe('markStep', () => {
 });
 
 it('a sweep falls evenly to nothing, and takes as long as the rate says', () => {
-  expect(sweepAge(0, 100, 10, 60_000)).toEqual({ ageMs: 60_000, done: false });
-  expect(sweepAge(5_000, 100, 10, 60_000)).toEqual({ ageMs: 30_000, done: false });
-  expect(sweepAge(10_000, 100, 10, 60_000)).toEqual({ ageMs: 0, done: true });
+  expect(sweepAge(0, 100, 60_000)).toEqual({ ageMs: 60_000, done: false });
+  expect(sweepAge(50, 100, 60_000)).toEqual({ ageMs: 30_000, done: false });
+  expect(sweepAge(100, 100, 60_000)).toEqual({ ageMs: 0, done: true });
 });

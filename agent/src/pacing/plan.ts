@@ -120,14 +120,15 @@ export function markStep(
   return { told, credit: credit - told.length, done: told.length === waiting.length, exempt };
 }
 
-/** The cut-off age of a sweep: from the oldest that there can be to none, so that `open` leave at the rate. */
+/**
+ * The cut-off age of a sweep: from the oldest that there can be to none, as `turns` goes from none to all of the `open`
+ * ones that there were when it began. (Those still open get fewer, because they leave as they are told.)
+ */
 export function sweepAge(
-  elapsedMs: number,
+  turns: number,
   open: number,
-  perSecond: number,
   oldestMs: number,
 ): { readonly ageMs: number; readonly done: boolean } {
-  const lastsMs = (open / perSecond) * 1_000;
-  if (elapsedMs >= lastsMs) return { ageMs: 0, done: true };
-  return { ageMs: oldestMs * (1 - elapsedMs / lastsMs), done: false };
+  if (turns >= open) return { ageMs: 0, done: true };
+  return { ageMs: oldestMs * (1 - turns / open), done: false };
 }

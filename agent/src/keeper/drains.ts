@@ -8,7 +8,7 @@ import type { ResetReport } from '../epochs/folder.ts';
 import { Forecast } from '../epochs/forecast.ts';
 import { Ledger } from '../epochs/ledger.ts';
 import { writeOrder } from '../epochs/order-file.ts';
-import { writePressure } from '../levers/pressure.ts';
+import { pressureForAll, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
 import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
@@ -27,7 +27,7 @@ const SUBSCRIBE_MS = 60_000;
 
 /** What is held for one drain besides its watch. */
 interface Draining {
-  readonly timers: NodeJS.Timeout[];
+  readonly timers: Set<NodeJS.Timeout>;
   readonly ledger: Ledger;
   readonly ended: EndedOutbox;
   readonly forecast: Forecast;
@@ -48,8 +48,11 @@ export class Drains {
     const { now, log, registry } = this.#context;
     const { alone } = authority;
     const policy = completePolicy(given);
-    if (old.meta.drainingSince === undefined) {
-      old.update({ state: 'draining', drainingSince: now(), endedBy: upgradeId, policy, ...countOf(old) });
+    if (old.meta.policy === undefined) {
+      // An agent that died in the middle of the handover has noted no more than since when.
+      const drainingSince = old.meta.drainingSince ?? now();
+      old.update({ state: 'draining', drainingSince, endedBy: upgradeId, policy });
+      if (old.meta.oldConnections === undefined) old.update(countOf(old));
     }
     const ended = new EndedOutbox(this.#context, old, upgradeId);
     const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
@@ -68,7 +71,7 @@ export class Drains {
       log,
       now,
     });
-    this.#draining.set(old.number, { timers: [], ledger, ended, forecast });
+    this.#draining.set(old.number, { timers: new Set(), ledger, ended, forecast });
     old.drain = watch;
     old.table.onChange = () => watch.poke();
     old.table.onOrder = (order) => this.apply(old, order, 'xds');
@@ -105,7 +108,9 @@ export class Drains {
     if (old.meta.order && given.version <= old.meta.order.version) return;
     const order = { ...given, policy: completePolicy(given.policy) };
     const at = now();
-    old.update({ order, orderAppliedAt: old.meta.orderAppliedAt ?? at });
+    // Of a drain that was taken back nothing counts: graces begin with the next order.
+    const since = old.meta.order?.action === 'drain' ? old.meta.orderAppliedAt : undefined;
+    old.update({ order, orderAppliedAt: since ?? at });
     this.#obey(old, order, at, false);
     log('info', 'drain order applied', { epoch: old.number, version: order.version, action: order.action, via });
     send({ type: 'orderApplied', upgradeId: order.upgradeId, epoch: old.number, version: order.version, via, at });
@@ -134,10 +139,11 @@ export class Drains {
       .catch((error: unknown) => {
         // Nobody may stay untold because a look failed: all at once, as without pacing.
         this.#context.log('error', 'pacing failed: all are told at once', { epoch: old.number, error: String(error) });
-        writePressure(old.folder.pressure, 1);
+        writePressure(old.folder.pressure, pressureForAll());
       })
       .finally(() => {
-        watch.awaitsPacer = false;
+        // A newer order waits for its own.
+        if (watch.order === order) watch.awaitsPacer = false;
         watch.poke();
       });
   }
@@ -234,11 +240,18 @@ export class Drains {
   }
 
   #later(old: Epoch, ms: number, task: () => void): void {
-    this.#keepTimer(old, setTimeout(task, ms));
+    const { timers } = this.#draining.get(old.number) ?? {};
+    if (timers === undefined) return;
+    const timer = setTimeout(() => {
+      // A drain may last for weeks, with an order each second.
+      timers.delete(timer);
+      task();
+    }, ms);
+    timers.add(timer);
   }
 
   #keepTimer(old: Epoch, timer: NodeJS.Timeout): void {
-    this.#draining.get(old.number)?.timers.push(timer);
+    this.#draining.get(old.number)?.timers.add(timer);
   }
 
   #clear(old: Epoch): void {

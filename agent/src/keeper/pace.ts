@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { type DrainOrder, needsMarks } from '@sluice/contract';
+import { type DrainOrder, leavesSomeAlone, needsMarks } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
 import { LoadWatch, usualLatency } from '../pacing/load.ts';
@@ -31,6 +31,8 @@ export async function startPacing(
   const { now, log, registry, signal } = context;
   const watch = old.drain;
   if (watch === undefined) return;
+  // An order before this one tells nobody more while this one is prepared.
+  watch.pacer?.stop();
   const perSecond = rateOf(order);
   const chooses = needsMarks(order.policy);
   const open = old.meta.oldConnections;
@@ -47,13 +49,27 @@ export async function startPacing(
     durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
     usualMs = await usualLatency(old.admin).catch(() => undefined);
     complete = (await listed) ?? false;
-    if (signal.aborted || watch.order !== order || old.ending) return;
+    const wanted = () => !signal.aborted && watch.order === order && !old.ending;
+    // Whom policy leaves alone is known from the list only: without it nobody could be told, and the drain had no end.
+    const needsList = wasm && chooses && leavesSomeAlone(order.policy) && old.meta.leave === true;
+    if (needsList && !complete && wanted()) {
+      log('warn', 'nobody is told to leave before the filter has listed every connection', { epoch: old.number });
+      while (!complete && wanted()) complete = await watch.untilListed(LISTED_MS);
+    }
+    if (!wanted()) return;
   }
   const toldBefore = resumed && durations.durationMs !== undefined ? reached(old, durations.durationMs) : undefined;
-  const serving = registry.serving();
-  const load =
-    serving &&
-    new LoadWatch({ pid: serving.process.pid, concurrency: serving.meta.concurrency, admin: serving.admin }, usualMs);
+  let load: { readonly of: Epoch; readonly watch: LoadWatch } | undefined;
+  /** Of the epoch that serves now: there may have been another upgrade since. */
+  const look = async () => {
+    const serving = registry.serving();
+    if (serving === undefined) return undefined;
+    if (load?.of !== serving) {
+      const { process, meta, admin } = serving;
+      load = { of: serving, watch: new LoadWatch({ pid: process.pid, concurrency: meta.concurrency, admin }, usualMs) };
+    }
+    return load.watch.look(now());
+  };
   const pacer = new Pacer({
     policy: order.policy,
     perSecond: few ? 0 : perSecond,
@@ -66,18 +82,18 @@ export async function startPacing(
     durationMs: durations.durationMs ?? PRESET_DURATION_MS,
     bornAt: old.meta.servingSince ?? old.meta.startedAt,
     ...(toldBefore !== undefined && { toldBefore }),
+    ...(watch.pacer && { told: watch.pacer.told }),
     hands: {
       connections: () => (wasm ? old.table.connections() : []),
       open: () => watch.verdict?.total ?? open ?? 0,
       setPressure: (pressure) => writePressure(old.folder.pressure, pressure),
       mark: (ids) => old.table.mark(ids),
-      ...(load && { load: () => load.look(now()) }),
+      load: look,
       changed: () => watch.poke(),
     },
     log,
     now,
   });
-  watch.pacer?.stop();
   watch.pacer = pacer;
   const why = pacer.why ?? (paced && durations.durationMs === undefined ? durations.why : undefined);
   log('info', 'connections are told to leave', {

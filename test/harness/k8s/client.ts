@@ -113,6 +113,8 @@ export class Client {
         timer = setTimeout(late, limitMs);
         const seen = (type: string, object: T) => {
           last = object;
+          // A Status and no object; the API server ends the watch after it.
+          if (type === 'ERROR') return;
           try {
             const found = check({ type: type as WatchEvent<T>['type'], object });
             if (found !== undefined) resolve(found);

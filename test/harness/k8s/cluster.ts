@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { KubeConfig } from '@kubernetes/client-node';
+import { selfSigned } from '../certificate.ts';
 import type { Block } from '../ports.ts';
 import { type Child, start, until } from '../process.ts';
 import { Client } from './client.ts';
@@ -37,6 +38,7 @@ export class Cluster {
   private readonly tokens: Readonly<Record<string, string>>;
   private readonly children: Child[] = [];
   private readonly startApi: () => Promise<Child>;
+  private readonly controllers: boolean;
   private api: Child | undefined;
 
   static async start(block: Block, options: ClusterOptions = {}): Promise<Cluster> {
@@ -48,11 +50,14 @@ export class Cluster {
     const controllers = options.controllerManager ?? true;
     const etcd = await startEtcd(dir, logs, ports);
     const startApi = () => startApiServer(dir, logs, ports, controllers);
-    const cluster = new Cluster(block, dir, `https://127.0.0.1:${ports.api}`, tokens, startApi);
+    const cluster = new Cluster(block, dir, `https://127.0.0.1:${ports.api}`, tokens, startApi, controllers);
     cluster.children.push(etcd);
     try {
       await cluster.resume();
-      if (controllers) cluster.children.push(await cluster.controllerManager(logs, await block.port()));
+      if (controllers) {
+        cluster.children.push(await cluster.controllerManager(logs, await block.port()));
+        await cluster.hasServiceAccount('default');
+      }
     } catch (error) {
       await cluster.stop();
       throw error;
@@ -66,7 +71,9 @@ export class Cluster {
     url: string,
     tokens: Readonly<Record<string, string>>,
     startApi: () => Promise<Child>,
+    controllers: boolean,
   ) {
+    this.controllers = controllers;
     this.block = block;
     this.dir = dir;
     this.url = url;
@@ -80,6 +87,11 @@ export class Cluster {
   /** PEM of the authority that signed the API server's certificate. */
   get ca(): string {
     return readFileSync(this.caFile, 'utf8');
+  }
+
+  /** The certificate that the API server shows to kubelets. */
+  get kubeletClientFile(): string {
+    return path.join(this.dir, 'kubelet-client.crt');
   }
 
   get caFile(): string {
@@ -110,6 +122,19 @@ export class Cluster {
       body: { spec: { audiences: [ISSUER], expirationSeconds: 3600 } },
     });
     return this.kubeconfig(`${namespace}:${name}`, status?.token);
+  }
+
+  /** Makes a namespace, ready for Pods. */
+  async namespace(name: string, labels: Record<string, string> = {}): Promise<void> {
+    await this.client.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } });
+    if (this.controllers) await this.hasServiceAccount(name);
+  }
+
+  /** Pods are refused until the controllers have made the ServiceAccount `default`. */
+  private hasServiceAccount(namespace: string): Promise<true> {
+    return this.client.watch(`/api/v1/namespaces/${namespace}/serviceaccounts`, ({ object }) =>
+      object.metadata?.name === 'default' ? true : undefined,
+    );
   }
 
   /** Runs the real kubectl as admin; resolves with its stdout. */
@@ -217,6 +242,9 @@ function startApiServer(dir: string, logs: string, { etcd, api }: Ports, control
       '--enable-admission-plugins=NodeRestriction',
       '--service-cluster-ip-range=10.96.0.0/24',
       '--endpoint-reconciler-type=none',
+      `--kubelet-client-certificate=${path.join(dir, 'kubelet-client.crt')}`,
+      `--kubelet-client-key=${path.join(dir, 'kubelet-client.key')}`,
+      '--kubelet-preferred-address-types=InternalIP',
       '--allow-privileged=true',
       // Without the controllers nobody makes the ServiceAccount `default` that this plugin asks for.
       ...(controllers ? [] : ['--disable-admission-plugins=ServiceAccount']),
@@ -237,6 +265,10 @@ function writeTokens(dir: string, nodes: readonly string[]): Record<string, stri
   for (const [name, { user, groups }] of Object.entries(USERS)) add(name, user, groups);
   for (const node of nodes) add(`node:${node}`, `system:node:${node}`, ['system:nodes']);
   writeFileSync(path.join(dir, 'tokens.csv'), `${lines.join('\n')}\n`, { mode: 0o600 });
+  // With it the API server calls a kubelet, for `kubectl exec` and `logs`.
+  const { certificate, key } = selfSigned('kube-apiserver-kubelet-client');
+  writeFileSync(path.join(dir, 'kubelet-client.crt'), certificate);
+  writeFileSync(path.join(dir, 'kubelet-client.key'), key, { mode: 0o600 });
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   writeFileSync(path.join(dir, 'service-account.key'), privateKey.export({ type: 'pkcs8', format: 'pem' }), {
     mode: 0o600,

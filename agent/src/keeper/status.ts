@@ -7,7 +7,15 @@ import {
   METHOD_WISHES,
   SluiceError,
 } from '@sluice/contract';
-import { agentMetrics, createControlServer, createStatusPort, renderMetrics } from '../status/index.ts';
+import {
+  agentMetrics,
+  createControlServer,
+  createStatusPort,
+  type HandedStatusPort,
+  openHandedStatusPort,
+  renderMetrics,
+  type StatusHandlers,
+} from '../status/index.ts';
 import type { Crashes } from '../supervisor/crashes.ts';
 import { AGENT_VERSION } from '../version.ts';
 import { listConnections } from './commands.ts';
@@ -25,8 +33,16 @@ export interface StatusParts {
   readonly link: () => { readonly connected: boolean };
 }
 
+export interface OpenStatus {
+  /** Takes the status port over from the peer, where that one has it. */
+  claimPort(): Promise<void>;
+  /** Resolves once the peer has it, or will not. */
+  portGiven(): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** Opens the agent's Unix socket (reports, local control) and its status port. Throws SLOT_TAKEN or CONFIG_INVALID. */
-export async function openStatus(context: KeeperContext, parts: StatusParts): Promise<{ close(): Promise<void> }> {
+export async function openStatus(context: KeeperContext, parts: StatusParts): Promise<OpenStatus> {
   const { config, registry, log } = context;
   const control = await createControlServer({
     path: agentSocket(config.dir),
@@ -84,39 +100,50 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
       },
     },
   });
-  const port =
-    config.statusAddress === undefined
-      ? undefined
-      : await createStatusPort(config.statusAddress, {
-          live: () =>
-            parts.crashes.exhausted ? { ok: false, text: 'restart budget used up' } : { ok: true, text: 'ok' },
-          ready: () => {
-            const serving = registry.serving();
-            return serving
-              ? { ok: true, text: `epoch ${serving.number} serves` }
-              : { ok: false, text: 'no epoch serves' };
-          },
-          metrics: () =>
-            renderMetrics(
-              agentMetrics({
-                now: context.now(),
-                proxy: config.proxy,
-                slot: config.slot,
-                agentVersion: AGENT_VERSION,
-                epochs: registry.statuses(config.slot),
-                linkConnected: parts.link().connected,
-                linkWaiting: 0,
-                rssBytes: process.memoryUsage.rss(),
-                reports: control.stats,
-                crashes: parts.crashes.total,
-              }),
-            ),
-        });
+  const handlers: StatusHandlers = {
+    live: () => (parts.crashes.exhausted ? { ok: false, text: 'restart budget used up' } : { ok: true, text: 'ok' }),
+    ready: () => {
+      const serving = registry.serving();
+      if (serving) return { ok: true, text: `epoch ${serving.number} of slot ${config.slot} serves` };
+      // Asked for a moment still, before the peer answers here itself.
+      const { handedTo } = context.standing.facts;
+      if (handedTo) return { ok: true, text: `epoch ${handedTo.epoch} of slot ${handedTo.slot} serves` };
+      return { ok: false, text: 'no epoch serves' };
+    },
+    metrics: () =>
+      renderMetrics(
+        agentMetrics({
+          now: context.now(),
+          proxy: config.proxy,
+          slot: config.slot,
+          agentVersion: AGENT_VERSION,
+          epochs: registry.statuses(config.slot),
+          linkConnected: parts.link().connected,
+          linkWaiting: 0,
+          rssBytes: process.memoryUsage.rss(),
+          reports: control.stats,
+          crashes: parts.crashes.total,
+        }),
+      ),
+  };
+  const port = await openPort(context, handlers);
   return {
+    claimPort: () => port.claim(),
+    portGiven: () => port.given(),
     async close() {
-      await Promise.all([control.close(), port?.close()]);
+      await Promise.all([control.close(), port.close()]);
     },
   };
+}
+
+/** Among two agents of one network the port goes from one to the other. */
+async function openPort({ config, log, signal }: KeeperContext, handlers: StatusHandlers): Promise<HandedStatusPort> {
+  const { statusAddress: address, shared, slot } = config;
+  const alone = { claim: async () => {}, given: async () => {} };
+  if (address === undefined) return { ...alone, close: async () => {} };
+  if (shared !== undefined) return openHandedStatusPort({ address, handlers, shared, slot, log, signal });
+  const port = await createStatusPort(address, handlers);
+  return { ...alone, close: () => port.close() };
 }
 
 function text(value: unknown, field: string): string {

@@ -1,6 +1,7 @@
-import { createServer, type RequestListener } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import { type AddressInfo, Server as NetServer } from 'node:net';
 import { SluiceError } from '@sluice/contract';
+import { dup } from '../native/fds.ts';
 import { closeServer, SERVER_TIMEOUTS } from './http.ts';
 import { METRICS_CONTENT_TYPE } from './prometheus.ts';
 
@@ -23,31 +24,68 @@ export interface StatusHandlers {
 
 export interface StatusPort {
   readonly port: number;
+  /** A second descriptor of the open listen socket, the caller's to close. */
+  socket(): number;
+  /**
+   * Accepts no more; the connections that are open are answered, each told to close. The socket itself lives on while
+   * anybody holds a descriptor of it.
+   */
+  stopAccepting(): void;
   close(): Promise<void>;
 }
 
 /**
- * Serves /livez, /readyz, /metrics, and /healthz/ready, which is what pilot-agent's status port answers to. Throws
- * CONFIG_INVALID when the address can not be had. Port 0 takes a free one.
+ * Serves /livez, /readyz, /metrics, and /healthz/ready, which is what pilot-agent's status port answers to. `where`: an
+ * address, of which port 0 takes a free one; or an open listen socket, taken over. Throws CONFIG_INVALID when the address
+ * can not be had, with the system's error as its cause.
  */
-export async function createStatusPort(address: string, handlers: StatusHandlers): Promise<StatusPort> {
+export async function createStatusPort(
+  where: string | { readonly fd: number },
+  handlers: StatusHandlers,
+): Promise<StatusPort> {
+  let leaving = false;
+  const server = createServer(
+    { ...SERVER_TIMEOUTS, keepAliveTimeout: 65_000 },
+    answer(handlers, () => leaving),
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) => {
+      const what = typeof where === 'string' ? where : 'the socket of the peer';
+      reject(new SluiceError('CONFIG_INVALID', `expected to listen on ${what}, found: ${cause.message}`, { cause }));
+    });
+    if (typeof where === 'string') server.listen(...parse(where), resolve);
+    else server.listen(where, resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    socket: () => dup(rawFd(server)),
+    stopAccepting() {
+      leaving = true;
+      // http.Server's own close would end idle connections, on which a request may be under way already.
+      if (server.listening) NetServer.prototype.close.call(server);
+    },
+    close: () => closeServer(server),
+  };
+}
+
+function parse(address: string): [port: number, host: string | undefined] {
   const at = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(address);
   if (at === null || Number(at[3]) > 65_535) {
     throw new SluiceError('CONFIG_INVALID', `expected a status address host:port, found ${JSON.stringify(address)}`);
   }
-  const server = createServer({ ...SERVER_TIMEOUTS, keepAliveTimeout: 65_000 }, answer(handlers));
-  server.maxConnections = MAX_CONNECTIONS;
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause) => {
-      reject(new SluiceError('CONFIG_INVALID', `expected to listen on ${address}, found: ${cause.message}`, { cause }));
-    });
-    server.listen(Number(at[3]), at[1] ?? (at[2] || undefined), resolve);
-  });
-  return { port: (server.address() as AddressInfo).port, close: () => closeServer(server) };
+  return [Number(at[3]), at[1] ?? (at[2] || undefined)];
 }
 
-function answer(handlers: StatusHandlers): RequestListener {
+function rawFd(server: Server): number {
+  const fd = (server as unknown as { _handle?: { fd?: unknown } })._handle?.fd;
+  if (typeof fd !== 'number' || fd < 0) throw new SluiceError('INTERNAL', 'expected a listening socket');
+  return fd;
+}
+
+function answer(handlers: StatusHandlers, leaving: () => boolean): RequestListener {
   return (request, response) => {
+    if (leaving()) response.setHeader('connection', 'close');
     const send = (status: number, type: string, text: string): void => {
       response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(text) });
       response.end(request.method === 'HEAD' ? undefined : text);

@@ -26,7 +26,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
         // No process holds no socket.
         return isAlive(epoch.process)
           ? { name: 'kernel', at, why: (error as Error).message }
-          : { name: 'kernel', at, open: 0 };
+          : { name: 'kernel', at, open: 0, why: 'the process is gone' };
       }
     },
     admin: async () => {

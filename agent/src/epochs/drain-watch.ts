@@ -212,7 +212,10 @@ export class DrainWatch {
       ...(this.orderAppliedAt !== undefined && { orderAppliedAt: this.orderAppliedAt }),
       ...(unknownInFlight !== undefined && { unknownInFlight }),
     };
-    const complete = sources.kernelList ? kernel.open !== undefined : filter.complete === true;
+    // A process that is gone has no connection, and none of them has left: what it held has ended with it.
+    const complete = sources.kernelList
+      ? kernel.open !== undefined && kernel.why === undefined
+      : filter.complete === true;
     this.#listed = complete;
     if (ledger && complete) ledger.look(allHeld(input), this.deeds, input.now);
     return input;

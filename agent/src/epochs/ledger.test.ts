@@ -1,4 +1,10 @@
-import { type Connection, DEFAULT_POLICY, type EndedConnection, type HeldConnection } from '@sluice/contract';
+import {
+  type Connection,
+  DEFAULT_POLICY,
+  type EndedConnection,
+  type HeldConnection,
+  MAX_ENDED,
+} from '@sluice/contract';
 import { describe, expect, it } from 'vitest';
 import { overBudget } from './cost.ts';
 import { Ledger, lifeOf } from './ledger.ts';
@@ -31,7 +37,7 @@ describe('Ledger', () => {
 
   it('tells each end once, with how, lever and rule', () => {
     const { ends, ledger } = begin();
-    const idle = held('2', { protocol: 'http1' }, { reason: 'silent-idle-grace' });
+    const idle = held('2', { protocol: 'http1' }, { reason: 'silent-idle-grace', protected: false });
     const session = held('3', { protocol: 'upgrade' }, { reason: 'upgrade', rule: 'sockets' });
     ledger.look([held('1'), idle, session, held('4', { marked: true })], nothing, 1_000);
     ledger.look([session], { ...nothing, idleClosed: new Set(['2']) }, 2_000);
@@ -66,6 +72,65 @@ describe('Ledger', () => {
       ['5', 'closed-idle', 'idle-close', undefined],
       ['unseen-0', 'cut', 'cut', undefined],
     ]);
+  });
+
+  it('one that a request saved from being closed has left by itself', () => {
+    const { ends, ledger } = begin();
+    const idleClosed = new Set(['1']);
+    ledger.look([held('1', { protocol: 'http1' }, { reason: 'silent-idle-grace', protected: false })], nothing, 1_000);
+    ledger.look([held('1', { protocol: 'http1' }, { reason: 'request-in-flight' })], { ...nothing, idleClosed }, 1_100);
+    ledger.look([], { ...nothing, idleClosed }, 1_200);
+    expect(ends).toMatchObject([{ how: 'left' }]);
+  });
+
+  it('names each that was cut once: in its turn, or although it was in no list', () => {
+    const { ends, ledger } = begin();
+    const one = held('1', { protocol: 'tcp' }, { reason: 'tcp', holds: true });
+    const other = held('2', { protocol: 'tcp' }, { reason: 'tcp', holds: true });
+    const deeds = {
+      ...nothing,
+      cut: new Map([
+        ['1', one],
+        ['2', other],
+      ]),
+    };
+    ledger.look([one], nothing, 1_000);
+    ledger.look([], deeds, 1_100);
+    ledger.close(deeds, 1_200, false);
+    expect(ends.map(({ connection: c, how }) => [c.id, how])).toEqual([
+      ['1', 'cut'],
+      ['2', 'cut'],
+    ]);
+  });
+
+  it('counts those that ended while nobody looked, after a restart too', () => {
+    const calls: number[] = [];
+    const first: Ledger = new Ledger((items) => calls.push(items.length), { open: 5 });
+    first.look([held('1'), held('2'), held('3')], nothing, 1_000);
+    expect([first.dropped, calls]).toEqual([2, [0]]);
+    first.look([held('1'), held('2')], nothing, 1_100);
+    // Killed here: one is kept, and one more ends before the next agent looks.
+    const second: Ledger = new Ledger(() => {}, { open: 5, kept: 1 });
+    second.look([held('1')], nothing, 2_000);
+    second.look([], nothing, 3_000);
+    expect(second.dropped).toBe(3);
+    const unseen: Ledger = new Ledger(() => {}, { open: 5 });
+    unseen.close(nothing, 1_000, true);
+    expect(unseen.dropped).toBe(5);
+  });
+
+  it('says how many more there were than it keeps', () => {
+    const ends: EndedConnection[] = [];
+    const said: number[] = [];
+    const ledger: Ledger = new Ledger((items) => {
+      ends.push(...items);
+      said.push(ledger.dropped);
+    });
+    const many = Array.from({ length: MAX_ENDED + 2 }, (_, n) => held(String(n)));
+    ledger.look(many, nothing, 1_000);
+    ledger.look(many.slice(-1), nothing, 2_000);
+    ledger.look([], nothing, 3_000);
+    expect([ends.length, said]).toEqual([MAX_ENDED, [1, 2]]);
   });
 
   it('counts what a crash ended as crashed', () => {

@@ -14,26 +14,39 @@ export interface Deeds {
 export class Ledger {
   /** Ends that were not kept one by one. */
   dropped = 0;
-  #last = new Map<string, HeldConnection>();
-  #kept = 0;
+  #last: Map<string, HeldConnection> | undefined;
+  #kept: number;
+  readonly #cut = new Set<string>();
+  readonly #open: number | undefined;
   readonly #onEnded: (items: readonly EndedConnection[]) => void;
 
-  constructor(onEnded: (items: readonly EndedConnection[]) => void) {
+  /**
+   * `begun.open`: connections when the drain began. `begun.kept`: ends that an earlier agent kept of it. Whoever is neither
+   * kept nor in the first list has ended with nobody looking, and is counted.
+   */
+  constructor(
+    onEnded: (items: readonly EndedConnection[]) => void,
+    begun: { readonly open?: number | undefined; readonly kept?: number } = {},
+  ) {
     this.#onEnded = onEnded;
+    this.#open = begun.open;
+    this.#kept = begun.kept ?? 0;
   }
 
   /** `held`: every connection that is open now. */
   look(held: readonly HeldConnection[], deeds: Deeds, now: number): void {
     const open = new Map(held.map((one) => [one.connection.id, one]));
     const ended: EndedConnection[] = [];
-    for (const [id, one] of this.#last) if (!open.has(id)) ended.push(endOf(one, deeds, now));
+    for (const [id, one] of this.#last ?? []) if (!open.has(id)) ended.push(endOf(one, deeds, now));
+    const missed = this.#last === undefined ? this.#missed(open.size) : 0;
     this.#last = open;
-    this.#tell(ended);
+    this.#tell(ended, missed);
   }
 
   /** The epoch has ended with all that was left on it: `cut` was, by policy or override; the rest held nothing. */
   close(deeds: Deeds, now: number, crashed: boolean): void {
-    const rest = [...this.#last.values()].map((one) => {
+    const last = this.#last ?? new Map<string, HeldConnection>();
+    const rest = [...last.values()].map((one) => {
       const how: EndedHow = crashed ? 'crashed' : deeds.cut.has(one.connection.id) ? 'cut' : 'closed-idle';
       return {
         ...endOf(one, deeds, now),
@@ -42,27 +55,34 @@ export class Ledger {
       };
     });
     for (const [id, one] of deeds.cut) {
-      // The unseen are in no list, and are named all the same.
-      if (!this.#last.has(id) && one.reason === 'unseen')
-        rest.push({ ...endOf(one, deeds, now), how: 'cut', lever: 'cut' });
+      // Those in no complete list, as the unseen, are named all the same; those that ended in their turn have been.
+      if (!last.has(id) && !this.#cut.has(id)) rest.push({ ...endOf(one, deeds, now), how: 'cut', lever: 'cut' });
     }
+    const missed = this.#last === undefined ? this.#missed(rest.length) : 0;
     this.#last = new Map();
-    this.#tell(rest);
+    this.#tell(rest, missed);
   }
 
-  #tell(ended: readonly EndedConnection[]): void {
+  #missed(known: number): number {
+    return this.#open === undefined ? 0 : Math.max(0, this.#open - this.#kept - known);
+  }
+
+  #tell(ended: readonly EndedConnection[], missed: number): void {
+    for (const one of ended) if (one.how === 'cut') this.#cut.add(one.connection.id);
     const room = Math.max(0, MAX_ENDED - this.#kept);
     const kept = ended.slice(0, room);
     this.#kept += kept.length;
-    this.dropped += ended.length - kept.length;
-    if (ended.length > 0) this.#onEnded(kept);
+    this.dropped += ended.length - kept.length + missed;
+    if (ended.length > 0 || missed > 0) this.#onEnded(kept);
   }
 }
 
 function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
   const { connection, reason, rule } = one;
   const cut = deeds.cut.get(connection.id);
-  const how: EndedHow = cut ? 'cut' : deeds.idleClosed.has(connection.id) ? 'closed-idle' : 'left';
+  // One that was to be closed and is protected again got a request in time, which saved it: it left later.
+  const idle = deeds.idleClosed.has(connection.id) && !one.protected;
+  const how: EndedHow = cut ? 'cut' : idle ? 'closed-idle' : 'left';
   const released = cut?.released;
   return { connection, at, how, lever: leverOf(one, how), reason, rule, ...(released !== undefined && { released }) };
 }

@@ -59,7 +59,7 @@ export class Drains {
     const ledger: Ledger = new Ledger((items) => {
       forecast.ended(items);
       ended.add(items, ledger.dropped);
-    });
+    }, ended.begun());
     const watch: DrainWatch = new DrainWatch({
       epoch: old.number,
       startedAt: old.meta.drainingSince ?? now(),

@@ -1,4 +1,4 @@
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ENDED_BATCH, type EndedConnection } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
@@ -16,12 +16,23 @@ export class EndedOutbox {
   readonly #upgradeId: string;
   #items: EndedConnection[] = [];
   #dropped = 0;
+  #droppedSaid = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(context: KeeperContext, old: Epoch, upgradeId: string) {
     this.#context = context;
     this.#old = old;
     this.#upgradeId = upgradeId;
+  }
+
+  /**
+   * What the ledger has to know of the drain so far. The ends that an earlier agent kept are told again, for it may have
+   * died between its file and its controller, who keeps each of them once.
+   */
+  begun(): { readonly open?: number | undefined; readonly kept: number } {
+    const kept = this.#read();
+    if (kept.length > 0) this.#send(kept);
+    return { open: this.#old.meta.oldConnections, kept: kept.length };
   }
 
   add(items: readonly EndedConnection[], dropped: number): void {
@@ -35,14 +46,25 @@ export class EndedOutbox {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const items = this.#items.splice(0);
-    if (items.length === 0) return;
+    if (items.length > 0) this.#write(items);
+    if (items.length > 0 || this.#dropped !== this.#droppedSaid) this.#send(items);
+  }
+
+  get #file(): string {
+    return join(this.#old.folder.path, 'ended.ndjson');
+  }
+
+  #write(items: readonly EndedConnection[]): void {
     try {
-      const file = join(this.#old.folder.path, 'ended.ndjson');
-      appendFileSync(file, items.map((one) => `${JSON.stringify(one)}\n`).join(''));
+      appendFileSync(this.#file, items.map((one) => `${JSON.stringify(one)}\n`).join(''));
     } catch (error) {
       this.#context.log('warn', 'the ends of connections could not be written', { error: String(error) });
     }
-    for (let from = 0; from < items.length; from += ENDED_BATCH) {
+  }
+
+  #send(items: readonly EndedConnection[]): void {
+    this.#droppedSaid = this.#dropped;
+    for (let from = 0; from === 0 || from < items.length; from += ENDED_BATCH) {
       this.#context.send({
         type: 'ended',
         upgradeId: this.#upgradeId,
@@ -51,5 +73,28 @@ export class EndedOutbox {
         dropped: this.#dropped,
       });
     }
+  }
+
+  #read(): EndedConnection[] {
+    let text: string;
+    try {
+      text = readFileSync(this.#file, 'utf8');
+    } catch {
+      return []; // none has ended yet
+    }
+    const lines = text.split('\n');
+    try {
+      // A line that was torn with its agent is closed, so that the next one is not part of it.
+      if (lines.pop() !== '') appendFileSync(this.#file, '\n');
+    } catch (error) {
+      this.#context.log('warn', 'the ends of connections could not be written', { error: String(error) });
+    }
+    return lines.flatMap((line) => {
+      try {
+        return [JSON.parse(line) as EndedConnection];
+      } catch {
+        return [];
+      }
+    });
   }
 }

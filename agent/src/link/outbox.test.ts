@@ -1,4 +1,4 @@
-import type { AgentMessage } from '@sluice/contract';
+import { type AgentMessage, ENDED_BATCH, type EndedConnection } from '@sluice/contract';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { backoffMs } from './backoff.ts';
@@ -52,6 +52,30 @@ test('past its bound the oldest go and are counted', () => {
   expect(box.size).toBe(MAX_FACTS);
   expect(box.dropped).toBe(10);
   expect(box.take(0)).toMatchObject({ at: 10 });
+});
+
+test('the ends of a drain gather while nobody hears, and each message stays within its bound', () => {
+  const box = new Outbox();
+  const ends = (from: number, count: number) =>
+    Array.from({ length: count }, (_, n) => ({ connection: { id: String(from + n) } }) as EndedConnection);
+  const ended = (items: readonly EndedConnection[], dropped = 0, epoch = 1) =>
+    ({ type: 'ended', upgradeId: 'u', epoch, items, dropped }) as const;
+  for (let n = 0; n < MAX_FACTS * 2; n++) box.push(ended(ends(n, 1)));
+  box.push(ended(ends(2_000, 1), 0, 2));
+  box.push(ended(ends(5_000, ENDED_BATCH * 2), 4));
+  box.push(ended([], 6));
+  expect(box.dropped).toBe(0);
+  const heard: string[] = [];
+  let dropped = 0;
+  for (let m = box.take(0); m !== undefined; m = box.take(0)) {
+    if (m.type !== 'ended') throw new Error(m.type);
+    expect(m.items.length).toBeLessThanOrEqual(ENDED_BATCH);
+    if (m.epoch === 1) dropped = m.dropped;
+    heard.push(...m.items.map((one) => one.connection.id));
+  }
+  expect(dropped).toBe(6);
+  expect(new Set(heard).size).toBe(heard.length);
+  expect(heard.length).toBe(MAX_FACTS * 2 + 1 + ENDED_BATCH * 2);
 });
 
 test('an answer goes with the connection that asked', () => {

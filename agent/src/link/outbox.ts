@@ -1,4 +1,4 @@
-import type { AgentMessage } from '@sluice/contract';
+import { type AgentMessage, ENDED_BATCH } from '@sluice/contract';
 
 export const MAX_FACTS = 512;
 
@@ -26,10 +26,34 @@ export class Outbox {
   }
 
   push(message: AgentMessage): void {
+    if (message.type === 'ended') this.#pushEnded(message);
+    else this.#push(message);
+    this.#bound();
+  }
+
+  /** A drain tells ends one by one for hours; while nobody hears, they gather in few messages, each within its bound. */
+  #pushEnded(message: Extract<AgentMessage, { type: 'ended' }>): void {
+    const { upgradeId, epoch, dropped } = message;
+    const same = ({ message: m, sentAt }: Entry) =>
+      m.type === 'ended' && m.upgradeId === upgradeId && m.epoch === epoch && sentAt === undefined;
+    const last = this.#waiting.findLastIndex(same);
+    const before = this.#waiting[last]?.message;
+    let { items } = message;
+    if (before?.type === 'ended') {
+      const room = Math.max(0, ENDED_BATCH - before.items.length);
+      const merged = { ...message, items: [...before.items, ...items.slice(0, room)], dropped };
+      this.#waiting[last] = { message: merged };
+      items = items.slice(room);
+      if (items.length === 0) return;
+    }
+    for (let from = 0; from === 0 || from < items.length; from += ENDED_BATCH)
+      this.#push({ ...message, items: items.slice(from, from + ENDED_BATCH) });
+  }
+
+  #push(message: AgentMessage): void {
     const subject = stateSubject(message);
     if (subject !== undefined) this.#waiting = this.#waiting.filter((e) => stateSubject(e.message) !== subject);
     this.#waiting.push({ message });
-    this.#bound();
   }
 
   /** The next message to write, or undefined. */

@@ -73,6 +73,9 @@ export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
         items: [end('1', 1_000), end('3', 1_500), end('2', 2_000)],
         dropped: 7,
       });
+      // Told again from an older moment.
+      await store.appendEnded('a', [], 3);
+      deepStrictEqual((await store.ended('a')).dropped, 7);
       await rejects(store.appendEnded('none', [end('1', 1)], 0));
       await store.prune('edge', 0);
       deepStrictEqual(await store.ended('a'), { items: [], dropped: 0 });

@@ -151,7 +151,12 @@ export class SqliteStore implements Store {
         );
       }
       if (dropped > 0) {
-        this.#run('INSERT OR REPLACE INTO ended_dropped (upgrade_id, dropped) VALUES (?, ?)', upgradeId, dropped);
+        this.#run(
+          `INSERT INTO ended_dropped (upgrade_id, dropped) VALUES (?, ?)
+           ON CONFLICT (upgrade_id) DO UPDATE SET dropped = max(dropped, excluded.dropped)`,
+          upgradeId,
+          dropped,
+        );
       }
     });
   }

@@ -16,7 +16,8 @@ afterEach(async () => {
 const PUSHES = 300;
 
 test('300 pushes of LDS and RDS while an old epoch drains: the new one has each, the old one frees its filter chains', async () => {
-  mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
+  // Replaced filter chains are freed when Envoy's drain time is over; its default is 10 minutes.
+  mesh = await startMesh({ envoy: await envoyBinary('1.38.3'), drainTimeS: 5 });
   const { controller, port, block } = mesh;
   const held = await HeldClients.open(port);
   const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), {

@@ -29,6 +29,7 @@ export interface EpochPlan {
   /** How it takes over; absent when there is nothing to take over from. */
   readonly method?: MethodName;
   readonly concurrency: number;
+  readonly drainTimeS: number;
   readonly adminAddress: string;
   /** This Envoy runs the filter. */
   readonly wasm: boolean;
@@ -171,8 +172,8 @@ export function envoyOf(plan: EpochPlan): Launch {
             ...['--parent-shutdown-time-s', '2'],
           ]
         : ['--disable-hot-restart']),
-      // Short: with a long one, filter chains replaced while draining are never freed (envoy-facts, measured).
-      ...['--drain-time-s', '5'],
+      // The user's: what an LDS update replaces is closed when it is over. No drain of ours waits for it.
+      ...['--drain-time-s', String(plan.drainTimeS)],
       ...['--concurrency', String(plan.concurrency)],
       ...(plan.extraArgs ?? []),
     ],

@@ -27,6 +27,11 @@ export interface KeeperConfig {
   readonly baseId?: number;
   /** False: every Envoy is started with `--disable-hot-restart`, and upgrades take another method. Default: true. */
   readonly hotRestart?: boolean;
+  /**
+   * Envoy's --drain-time-s, as the user has it: how long connections of a listener live on that an LDS update replaces
+   * while its epoch serves. Our drains do not use it. Default: Envoy's own, 600.
+   */
+  readonly drainTimeS?: number;
   /** Worker threads, pinned for all epochs. Default: the number of cores. */
   readonly concurrency?: number;
   /** `host:port` of /livez, /readyz, /metrics; none = not served. */
@@ -84,6 +89,7 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     controllers: config.controllers ?? [],
     baseId: config.baseId ?? baseIdFor(shared === undefined ? dir : resolve(shared)),
     hotRestart: config.hotRestart ?? true,
+    drainTimeS: wholeSeconds(config.drainTimeS ?? 600, 'drainTimeS'),
     concurrency: config.concurrency ?? availableParallelism(),
     policy: parsePolicy(config.policy ?? {}),
     watch: config.watch ?? [],
@@ -96,6 +102,11 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     ...(token !== undefined && { token }),
     ...(statusAddress !== undefined && { statusAddress }),
   };
+}
+
+function wholeSeconds(value: number, name: string): number {
+  if (Number.isInteger(value) && value >= 1 && value <= 2_592_000) return value;
+  throw new SluiceError('CONFIG_INVALID', `${name}: expected whole seconds from 1 to 2592000, found ${value}`);
 }
 
 export function parseHostPort(text: string): { address: string; port: number } {

@@ -90,7 +90,8 @@ export async function planEpoch(context: KeeperContext, { line, ...input }: Plan
     presetEnvironment(context, { folder, version, wasm, leave }),
   );
   for (const warning of warnings) context.log('warn', 'bootstrap preset', { epoch: folder.epoch, warning });
-  return { ...input, ...line(folder.epoch), version, wasm, leave, cutoff, folder, adminAddress };
+  const { drainTimeS } = context.config;
+  return { ...input, drainTimeS, ...line(folder.epoch), version, wasm, leave, cutoff, folder, adminAddress };
 }
 
 /** The bootstrap as a new epoch would get it, with paths of no epoch: for `--mode validate` alone. */

@@ -29,6 +29,7 @@ interface Options {
   readonly policy?: string | PolicyPatch;
   readonly watch?: readonly string[];
   readonly startTimeout?: number;
+  readonly drainTimeS?: number;
   readonly terminationDrain?: number;
   readonly terminationGrace?: number;
   readonly terminationLog?: string;
@@ -90,6 +91,14 @@ export function keeperCommand(plan: Plan): Command {
       new Option('--start-timeout <duration>', 'longest time for a new epoch to serve (default: 2m)')
         .env('SLUICE_START_TIMEOUT')
         .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        '--drain-time-s <seconds>',
+        "Envoy's own: how long connections of a listener live on that an LDS update replaces (default: 600)",
+      )
+        .env('SLUICE_DRAIN_TIME_S')
+        .argParser(Number),
     )
     .addOption(
       new Option('--termination-drain <duration>', 'longest drain on SIGTERM (default: 10m)')
@@ -174,6 +183,7 @@ export async function keeperFields(options: Options) {
     policy: policy as PolicyPatch | undefined,
     watch: options.watch && splitList(options.watch),
     startTimeoutMs: options.startTimeout,
+    drainTimeS: options.drainTimeS,
     terminationDrainMs: options.terminationDrain,
     terminationGraceMs: options.terminationGrace,
     terminationLog: options.terminationLog,

@@ -91,6 +91,7 @@ export class DrainWatch {
   #pokedWhileLooking = false;
   #stopped = false;
   #differences = 0;
+  #tellNext = false;
   #waiting: (() => void)[] = [];
   #onLook: (listed: boolean) => void = () => {};
   #input: VerdictInput | undefined;
@@ -112,6 +113,12 @@ export class DrainWatch {
   poke(): void {
     if (this.#looking) this.#pokedWhileLooking = true;
     else this.#lookIn(this.#coalesceMs());
+  }
+
+  /** Looks soon, and tells the verdict though it be the same: somebody did not go by the one before. */
+  tellAgain(): void {
+    this.#tellNext = true;
+    this.poke();
   }
 
   applied(order: DrainOrder, at: number): void {
@@ -242,7 +249,8 @@ export class DrainWatch {
     try {
       const verdict = await this.judge();
       if (this.#stopped) return;
-      const changed = materiallyDiffers(this.verdict, verdict);
+      const changed = this.#tellNext || materiallyDiffers(this.verdict, verdict);
+      this.#tellNext = false;
       this.verdict = verdict;
       this.#differences = verdict.disagreement === undefined ? 0 : this.#differences + 1;
       if (changed) this.#options.onVerdict(verdict);

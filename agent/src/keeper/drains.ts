@@ -14,7 +14,7 @@ import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import { EndedOutbox } from './ended.ts';
 import { rateOf, startPacing } from './pace.ts';
-import { type ResetWish, resetEpoch } from './resets.ts';
+import { isResetting, type ResetWish, resetEpoch } from './resets.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
@@ -173,6 +173,7 @@ export class Drains {
   }
 
   #onVerdict(old: Epoch, verdict: Verdict, alone: boolean): void {
+    if (isResetting(old)) return;
     const { send, log } = this.#context;
     const upgradeId = old.meta.endedBy ?? '';
     log('debug', 'verdict', { epoch: old.number, safe: verdict.safe, summary: verdict.summary });

@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { ENDED_BATCH, type EndedConnection } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
@@ -83,9 +83,10 @@ export class EndedOutbox {
       return []; // none has ended yet
     }
     const lines = text.split('\n');
+    const torn = lines.pop() as string;
     try {
-      // A line that was torn with its agent is closed, so that the next one is not part of it.
-      if (lines.pop() !== '') appendFileSync(this.#file, '\n');
+      // What was torn with its agent goes, so that the next line is not part of it.
+      if (torn !== '') truncateSync(this.#file, Buffer.byteLength(text) - Buffer.byteLength(torn));
     } catch (error) {
       this.#context.log('warn', 'the ends of connections could not be written', { error: String(error) });
     }

@@ -1,4 +1,5 @@
-import { type CutConnection, type HeldConnection, SluiceError } from '@sluice/contract';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type CutConnection, type HeldConnection, SluiceError, type Verdict } from '@sluice/contract';
 import type { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
@@ -18,7 +19,15 @@ export interface ResetWish {
   readonly cutMs?: number | undefined;
 }
 
+/** Those that were cut go from one witness before the other; after this they are taken at their word. */
+const SETTLED_MS = 1_000;
+
 const running = new WeakMap<Epoch, Promise<ResetReport>>();
+
+/** Its end has been decided: what it is judged to be meanwhile is of no use to anybody. */
+export function isResetting(old: Epoch): boolean {
+  return running.has(old);
+}
 
 /**
  * Ends an old epoch. Judged again first: the permission may be a moment old. `before` is called when it is certain,
@@ -47,15 +56,23 @@ export async function resetEpoch(
   if (begun) return begun;
   const verdict = await old.drain.judge();
   if (!verdict.safe && !override) {
-    old.drain.poke();
-    throw new SluiceError(
-      'RESET_PROTECTED',
-      `expected no protected connection on epoch ${number}, found ${verdict.summary}`,
-    );
+    old.drain.tellAgain();
+    throw refused(number, verdict);
   }
-  const reset = running.get(old) ?? endIt(context, old, old.drain, wish, ended);
+  const { drain } = old;
+  const reset =
+    running.get(old) ??
+    endIt(context, old, drain, wish, ended).catch((error: unknown) => {
+      running.delete(old);
+      drain.tellAgain();
+      throw error;
+    });
   running.set(old, reset);
   return reset;
+}
+
+function refused(epoch: number, { summary }: Verdict): SluiceError {
+  return new SluiceError('RESET_PROTECTED', `expected no protected connection on epoch ${epoch}, found ${summary}`);
 }
 
 /** The reset itself, decided. */
@@ -67,13 +84,14 @@ async function endIt(
   ended: (old: Epoch) => void,
 ): Promise<ResetReport> {
   const { registry, now, send, log } = context;
-  const cut = drain.wouldBeCut();
-  const total = old.meta.oldConnections ?? cut.length;
-  for (const one of cut) drain.deeds.cut.set(one.connection.id, one);
-  await cutInTurn(old, cut, cutMs);
+  const first = drain.wouldBeCut();
+  for (const one of first) drain.deeds.cut.set(one.connection.id, one);
+  if (await cutInTurn(old, first, cutMs)) await lookAgain(drain, number, override !== undefined);
   drain.stop();
   await old.end();
   ended(old);
+  const cut = [...drain.deeds.cut.values()];
+  const total = old.meta.oldConnections ?? cut.length;
   const report: ResetReport = {
     at: now(),
     old: total,
@@ -93,15 +111,40 @@ function cutOf({ connection, reason, rule, released }: HeldConnection): CutConne
   return { ...connection, reason, rule, ...(released !== undefined && { released }) };
 }
 
-/** In policy's order, at the rate at which connections are told to leave. */
-async function cutInTurn(old: Epoch, cut: readonly HeldConnection[], withinMs: number): Promise<void> {
+/**
+ * Seconds have passed: to one that held nothing a request may have come. What is protected now is waited for, unless
+ * somebody has overridden that; what is not is named too. Throws RESET_PROTECTED.
+ */
+async function lookAgain(drain: DrainWatch, epoch: number, overridden: boolean): Promise<void> {
+  const { cut } = drain.deeds;
+  let verdict = await drain.judge();
+  for (let waited = 0; !verdict.safe && !overridden && waited < SETTLED_MS; waited += CUT_TICK_MS) {
+    await delay(CUT_TICK_MS);
+    verdict = await drain.judge();
+  }
+  const left = drain.wouldBeCut();
+  if (!verdict.safe && !overridden) {
+    for (const { connection } of left) cut.delete(connection.id);
+    throw refused(epoch, verdict);
+  }
+  for (const [id, { reason }] of cut) if (reason === 'unseen') cut.delete(id);
+  for (const one of left) cut.set(one.connection.id, one);
+}
+
+/** In policy's order, at the rate at which connections are told to leave. True where that took its time. */
+async function cutInTurn(old: Epoch, cut: readonly HeldConnection[], withinMs: number): Promise<boolean> {
   const { perSecond } = old.drain?.policy.pacing ?? { perSecond: 0 };
   const each = Math.max(perSecond * (CUT_TICK_MS / 1_000), cut.length / (withinMs / CUT_TICK_MS));
-  if (perSecond === 0 || cut.length <= each) return;
+  if (perSecond === 0 || cut.length <= each) return false;
   const sources = old.sources(Date.now);
-  for (let done = 0; done < cut.length; done += each) {
+  let gone = false;
+  void old.gone.then(() => {
+    gone = true;
+  });
+  for (let done = 0; done < cut.length && !gone; done += each) {
     const ids = cut.slice(Math.floor(done), Math.floor(done + each)).map((one) => one.connection.id);
     sources.cut?.(ids);
-    await Promise.race([new Promise((resolve) => setTimeout(resolve, CUT_TICK_MS)), old.gone]);
+    await Promise.race([delay(CUT_TICK_MS), old.gone]);
   }
+  return !gone;
 }

@@ -1,0 +1,86 @@
+import { type Connection, DEFAULT_POLICY, type HeldConnection, type Verdict } from '@sluice/contract';
+import { expect, it } from 'vitest';
+import type { Epoch } from '../epochs/epoch.ts';
+import type { KeeperContext } from './context.ts';
+import { isResetting, resetEpoch } from './resets.ts';
+
+const session = (id: number, more: Partial<HeldConnection> = {}): HeldConnection => ({
+  connection: { epoch: 1, id: String(id), peer: `10.0.0.1:${id}`, protocol: 'tcp' } as Connection,
+  protected: false,
+  reason: 'tcp',
+  holds: true,
+  rule: 'default',
+  released: 'deadline',
+  ...more,
+});
+
+/** An old epoch with sessions that policy gives up; `after`: what holds something once they were cut. */
+function epoch(count: number, after: () => readonly HeldConnection[]) {
+  const open = new Map(Array.from({ length: count }, (_, n) => [String(n), session(n)]));
+  const did = { told: 0, ended: false };
+  const held = () => (open.size > 0 ? [...open.values()] : [...after()]);
+  const drain = {
+    policy: { ...DEFAULT_POLICY, pacing: { ...DEFAULT_POLICY.pacing, perSecond: 100 } },
+    deeds: { cut: new Map(), idleClosed: new Set() },
+    judge: async () => ({ safe: !held().some((one) => one.protected), summary: 'as told' }) as Verdict,
+    wouldBeCut: held,
+    tellAgain: () => {
+      did.told += 1;
+    },
+    stop: () => {},
+  };
+  const old = {
+    number: 1,
+    meta: { state: 'draining', oldConnections: count + 1 },
+    drain,
+    gone: new Promise(() => {}),
+    sources: () => ({
+      cut: (ids: string[]) => {
+        for (const id of ids) open.delete(id);
+      },
+    }),
+    end: async () => {
+      did.ended = true;
+    },
+    update: () => {},
+  } as unknown as Epoch;
+  const context = {
+    now: Date.now,
+    log: () => {},
+    send: () => {},
+    registry: { folders: () => [], get: () => old, remove: () => {}, statuses: () => [] },
+    config: {},
+    standing: { changed: () => {} },
+  } as unknown as KeeperContext;
+  return { old, context, did, open };
+}
+
+const wish = { upgradeId: 'u', epoch: 1 };
+
+it('a request that comes while others are cut is named, where policy gives that up too', async () => {
+  const late = session(99, { reason: 'request-in-flight' });
+  const { context, did } = epoch(30, () => [late]);
+  const reset = resetEpoch(context, wish, () => {});
+  const { cut, drained } = await reset;
+  expect(did.ended).toBe(true);
+  expect(cut.map((one) => one.id)).toContain('99');
+  expect([cut.length, drained]).toEqual([31, 0]);
+});
+
+it('one that is protected by then is waited for, and what has been cut stays named', async () => {
+  let late = [session(99, { reason: 'request-in-flight', protected: true })];
+  const { old, context, did } = epoch(30, () => late);
+  const refused = expect(resetEpoch(context, wish, () => {})).rejects.toMatchObject({ code: 'RESET_PROTECTED' });
+  await refused;
+  expect([did.ended, did.told, isResetting(old)]).toEqual([false, 1, false]);
+  late = [];
+  const { cut, drained } = await resetEpoch(context, wish, () => {});
+  expect(cut).toHaveLength(30);
+  expect(drained).toBe(1);
+});
+
+it('an override cuts it, and names it', async () => {
+  const { context } = epoch(30, () => [session(99, { protected: true })]);
+  const reset = resetEpoch(context, { ...wish, override: { by: 'me', reason: 'now' } }, () => {});
+  expect((await reset).cut).toHaveLength(31);
+});

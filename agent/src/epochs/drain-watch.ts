@@ -82,6 +82,7 @@ export class DrainWatch {
   readonly deeds: { idleClosed: Set<string>; cut: Map<string, HeldConnection> } & Deeds = {
     idleClosed: new Set(),
     cut: new Map(),
+    told: (connection) => this.pacer?.last(connection) ?? connection,
   };
   readonly #options: DrainWatchOptions;
   readonly #now: () => number;

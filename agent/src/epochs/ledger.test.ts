@@ -74,6 +74,21 @@ describe('Ledger', () => {
     ]);
   });
 
+  it('one that was told after the last look at it has not waited', () => {
+    const { ends, ledger } = begin();
+    ledger.look(
+      [held('1', {}, { reason: 'waits-its-turn' }), held('2', {}, { reason: 'waits-its-turn' })],
+      nothing,
+      1_000,
+    );
+    const told = (one: Connection) => (one.id === '1' ? { ...one, toldAt: 1_100, marked: true } : one);
+    ledger.look([], { ...nothing, told }, 1_200);
+    expect(ends.map(({ reason, lever, connection: c }) => [reason, lever, c.toldAt])).toEqual([
+      ['told-to-leave', 'mark', 1_100],
+      ['waits-its-turn', 'wait', undefined],
+    ]);
+  });
+
   it('one that a request saved from being closed has left by itself', () => {
     const { ends, ledger } = begin();
     const idleClosed = new Set(['1']);

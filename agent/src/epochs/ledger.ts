@@ -1,10 +1,20 @@
-import type { Connection, DrainPolicy, EndedConnection, EndedHow, HeldConnection, LeverName } from '@sluice/contract';
+import type {
+  Connection,
+  DrainPolicy,
+  EndedConnection,
+  EndedHow,
+  HeldConnection,
+  HoldReason,
+  LeverName,
+} from '@sluice/contract';
 import { MAX_ENDED, treatmentOf } from '@sluice/contract';
 
 /** What this agent did to connections of the epoch, by id. */
 export interface Deeds {
   readonly idleClosed: ReadonlySet<string>;
   readonly cut: ReadonlyMap<string, HeldConnection>;
+  /** A connection that has gone, as it was told to leave; the last look at it may have been before that. */
+  readonly told?: (connection: Connection) => Connection;
 }
 
 /**
@@ -78,16 +88,27 @@ export class Ledger {
 }
 
 function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
-  const { connection, reason, rule } = one;
+  const { rule } = one;
+  const connection = deeds.told?.(one.connection) ?? one.connection;
+  const told = one.reason === 'waits-its-turn' && connection.toldAt !== undefined;
+  const reason = told ? 'told-to-leave' : one.reason;
   const cut = deeds.cut.get(connection.id);
   // One that was to be closed and is protected again got a request in time, which saved it: it left later.
   const idle = deeds.idleClosed.has(connection.id) && !one.protected;
   const how: EndedHow = cut ? 'cut' : idle ? 'closed-idle' : 'left';
   const released = cut?.released;
-  return { connection, at, how, lever: leverOf(one, how), reason, rule, ...(released !== undefined && { released }) };
+  return {
+    connection,
+    at,
+    how,
+    lever: leverOf(connection, reason, how),
+    reason,
+    rule,
+    ...(released !== undefined && { released }),
+  };
 }
 
-function leverOf({ connection, reason }: HeldConnection, how: EndedHow): LeverName {
+function leverOf(connection: Connection, reason: HoldReason, how: EndedHow): LeverName {
   if (how === 'cut') return 'cut';
   if (how === 'closed-idle') return 'idle-close';
   if (connection.marked) return 'mark';

@@ -87,6 +87,7 @@ it('after a restart the marked ones and those beyond the cut-off have been told'
   });
   marked.made.start();
   expect(marked.made.annotate(connection(1, 9_000)).toldAt).toBe(START);
+  expect(marked.made.last(connection(2, 9_000, { listener: 'p' })).toldAt).toBeUndefined();
   expect(marked.made.progress()).toMatchObject({ told: 1, left: 0 });
   marked.made.stop();
 
@@ -95,6 +96,13 @@ it('after a restart the marked ones and those beyond the cut-off have been told'
   await vi.advanceTimersByTimeAsync(1);
   expect(byAge.made.progress()).toMatchObject({ told: 6, left: 14 });
   byAge.made.stop();
+});
+
+it('one that leaves with its next response, before anybody looks, has been told all the same', () => {
+  const { made } = pacer({ policy: alone, connections: [connection(1, 9_000)] });
+  made.start();
+  expect(made.last(connection(1, 9_000))).toMatchObject({ toldAt: START, marked: true });
+  made.stop();
 });
 
 it('what was told under an order before keeps its moment', () => {

@@ -83,6 +83,7 @@ export class Pacer {
   #adaptedAt: number;
   #load: Load | undefined;
   #allToldAt: number | undefined;
+  readonly #marked = new Set<string>();
   /** How many were told together, where nobody lists them. */
   #toldUnlisted = 0;
   #waiting: ReadonlyMap<string, number> = new Map();
@@ -136,6 +137,13 @@ export class Pacer {
   annotate(connection: Connection): Connection {
     const at = this.told.get(connection.id) ?? this.#allToldAt;
     return at === undefined ? connection : { ...connection, toldAt: at };
+  }
+
+  /** One that has gone, as it was told: also when nobody looked between its turn and its end. */
+  last(connection: Connection): Connection {
+    const toldAt = this.told.get(connection.id);
+    if (toldAt === undefined) return connection;
+    return { ...connection, toldAt, ...(this.#marked.has(connection.id) && { marked: true }) };
   }
 
   progress(): PacingProgress {
@@ -282,6 +290,7 @@ export class Pacer {
     const next = markStep(known, policy, this.#credit, perSecond === 0);
     this.#credit = next.credit;
     if (next.told.length > 0) hands.mark(next.told);
+    for (const id of next.told) this.#marked.add(id);
     // Those that an earlier agent marked have had their turn.
     this.#tell(idsOf(known.filter((one) => one.marked === true)), at);
     this.#tell(next.told, at);

@@ -6,7 +6,7 @@ import { type Mine, negotiate } from '../handoff/negotiate.ts';
 import { findPeer, type PeerEpoch, type PeerState, type Served, type Step, tellPeer } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
-import { readSurroundings, sharedChecks, strangers } from '../preflight/shared.ts';
+import { notShared, readSurroundings, sharedChecks, strangers } from '../preflight/shared.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
@@ -87,10 +87,7 @@ function noStranger({ config, registry }: KeeperContext, shared: string, last: b
   );
   if (others.length === 0) return true;
   if (!last) return false;
-  throw new SluiceError(
-    'PREFLIGHT_SHARED_FOLDER',
-    `expected the agent of the Envoy with base id ${config.baseId} in ${shared}, found none, though its epoch ${others.join(', ')} lives`,
-  );
+  throw notShared(config.baseId, shared, others);
 }
 
 async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void): Promise<void> {

@@ -7,6 +7,7 @@ import {
   METHOD_WISHES,
   SluiceError,
 } from '@sluice/contract';
+import { notShared, strangers } from '../preflight/shared.ts';
 import {
   agentMetrics,
   createControlServer,
@@ -137,11 +138,23 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
 }
 
 /** Among two agents of one network the port goes from one to the other. */
-async function openPort({ config, log, signal }: KeeperContext, handlers: StatusHandlers): Promise<HandedStatusPort> {
+async function openPort(
+  { config, registry, log, signal }: KeeperContext,
+  handlers: StatusHandlers,
+): Promise<HandedStatusPort> {
   const { statusAddress: address, shared, slot } = config;
   const alone = { claim: async () => {}, given: async () => {} };
   if (address === undefined) return { ...alone, close: async () => {} };
-  if (shared !== undefined) return openHandedStatusPort({ address, handlers, shared, slot, log, signal });
+  if (shared !== undefined) {
+    return openHandedStatusPort({ address, handlers, shared, slot, log, signal }).catch((error: unknown) => {
+      // The port is taken by an agent that can not be seen: the cause is the folder, and not the port.
+      const others = strangers(
+        config.baseId,
+        registry.folders().map(({ epoch }) => epoch),
+      );
+      throw others.length > 0 ? notShared(config.baseId, shared, others) : error;
+    });
+  }
   const port = await createStatusPort(address, handlers);
   return { ...alone, close: () => port.close() };
 }

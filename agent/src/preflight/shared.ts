@@ -1,5 +1,5 @@
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
-import type { CheckResult } from '@sluice/contract';
+import { type CheckResult, SluiceError } from '@sluice/contract';
 import { failed, passed } from './result.ts';
 
 /** What two agents of one proxy must have in common, each as its kernel names it. Undefined: not to be found out. */
@@ -64,6 +64,14 @@ export function strangers(baseId: number, known: readonly number[], table = unix
   const found = table.matchAll(new RegExp(`@sluice-${baseId}-(\\d+)_`, 'g'));
   const epochs = new Set([...found].map(([, epoch]) => Number(epoch)));
   return [...epochs].filter((epoch) => !known.includes(epoch)).sort((a, b) => a - b);
+}
+
+/** For the agent that finds them. */
+export function notShared(baseId: number, shared: string, others: readonly number[]): SluiceError {
+  return new SluiceError(
+    'PREFLIGHT_SHARED_FOLDER',
+    `expected the agent of the Envoy with base id ${baseId} in ${shared}, found none, though its epoch ${others.join(', ')} lives`,
+  );
 }
 
 function unixTable(): string {

@@ -12,6 +12,8 @@ import { answers } from './unix-listen.ts';
 
 /** A peer that has just ended may hold the port for a moment still. */
 const CLAIM_MS = 10_000;
+/** From a peer's bind to its offer; both containers may start at once. */
+const OFFER_MS = 1_000;
 /** A peer that serves takes the port within milliseconds; one that has another address never does. */
 const GIVEN_MS = 2_000;
 
@@ -39,12 +41,19 @@ export interface HandedOptions {
  */
 export async function openHandedStatusPort(options: HandedOptions): Promise<HandedStatusPort> {
   const holder = new Holder(options);
-  try {
-    await holder.bind();
-  } catch (error) {
-    if (!(await holder.peerOffers())) throw error;
-    options.log('info', 'the status port is the peer’s still', { address: options.address });
+  const end = performance.now() + OFFER_MS;
+  for (let wait = 20; ; wait *= 2) {
+    try {
+      await holder.bind();
+      return holder;
+    } catch (error) {
+      if (await holder.peerOffers()) break;
+      // Bound a moment ago, by a peer that does not offer it yet; or for good, by somebody else.
+      if (performance.now() + wait > end || options.signal.aborted) throw error;
+    }
+    await delay(wait, undefined, { signal: options.signal });
   }
+  options.log('info', 'the status port is the peer’s still', { address: options.address });
   return holder;
 }
 

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { sharedMemoryPath } from '@sluice/agent/broker/shared-memory';
 import { epochFolders } from '@sluice/agent/epochs/folder';
 import { listenFds } from '@sluice/agent/native/listeners';
+import { TCP_LISTEN, tcpTable } from '@sluice/agent/native/tcp-table';
 import type { CheckResult } from '@sluice/contract';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
@@ -298,6 +299,8 @@ test.each(STEPS)('an agent killed at "%s" is succeeded, one epoch accepts, nothi
   if (step === STEPS[0]) expect(serving).toMatchObject({ epoch: 0, version: '1.39.3' });
   const others = (await second.epochs()).filter((e) => e.epoch !== serving.epoch);
   for (const { pid } of others) expect(listens(pid)).toEqual([]);
+  // Nor does a process that nobody knows of: one socket for each address and worker.
+  expect(tcpTable(process.pid, { states: [TCP_LISTEN], ports })).toHaveLength(4);
   // Whichever serves, it can be upgraded from.
   await upgrade(second, { to: await envoyBinary('1.36.4') });
   await second.line('new epoch serves', (l) => l.method === 'reuse-port');

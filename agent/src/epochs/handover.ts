@@ -72,7 +72,7 @@ export interface BringUpOptions {
   /** The process exists; its reports may come from now on. */
   readonly onLaunched: (epoch: Epoch) => void;
   /** How the process comes to be; the default starts one that outlives this one. */
-  readonly launch?: (envoy: Launch) => Promise<ProcessId>;
+  readonly launch?: (envoy: Launch, note: (process: ProcessId) => void) => Promise<ProcessId>;
 }
 
 /** What every start of an epoch is given, whatever it takes over from. */
@@ -214,10 +214,14 @@ export function metaOf(plan: EpochPlan, process: ProcessId, predecessor: Predece
 async function startProcess(options: BringUpOptions): Promise<Epoch> {
   const { plan, predecessor, log } = options;
   makeFifo(plan.folder.alive);
-  const process = await (options.launch ?? launch)(envoyOf(plan));
-  const meta = metaOf(plan, process, predecessor);
-  plan.folder.writeMeta(meta);
-  return new Epoch(plan.folder, meta, log);
+  const note = (process: ProcessId): EpochMeta => {
+    const meta = metaOf(plan, process, predecessor);
+    plan.folder.writeMeta(meta);
+    return meta;
+  };
+  // Noted before it runs, where that can be: one that nobody knows of would listen beside the serving one for ever.
+  const process = await (options.launch ?? launch)(envoyOf(plan), note);
+  return new Epoch(plan.folder, plan.folder.readMeta() ?? note(process), log);
 }
 
 async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Handover | undefined): Promise<number> {

@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { watchAlive } from './alive.ts';
 import { launch } from './launch.ts';
-import { isAlive, signal } from './proc.ts';
+import { isAlive, type ProcessId, signal } from './proc.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -52,4 +52,22 @@ test('a binary that does not exist is gone at once and its log says why', async 
   const id = await start('/nowhere/envoy');
   await watchAlive(join(dir, 'alive'), id).gone;
   expect(readFileSync(join(dir, 'log'), 'utf8')).toMatch(/not found|No such file/);
+});
+
+test('nothing runs before it is noted, and what can not be noted never runs', async () => {
+  const options = {
+    binary: '/bin/echo',
+    args: ['ran'],
+    alive: join(dir, 'alive'),
+    log: join(dir, 'log'),
+    cwd: dir,
+  };
+  let noted: ProcessId | undefined;
+  const refuse = (id: ProcessId) => {
+    noted = id;
+    throw new Error('disk full');
+  };
+  await expect(launch(options, refuse)).rejects.toThrow('disk full');
+  await watchAlive(join(dir, 'alive'), noted as ProcessId).gone;
+  expect(existsSync(join(dir, 'log'))).toBe(false);
 });

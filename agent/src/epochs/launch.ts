@@ -29,9 +29,10 @@ export interface Launch {
 
 /**
  * Starts Envoy detached from this process. `alive` must be a FIFO. Throws EPOCH_DIED when it did not come up at all;
- * that the binary fails later shows on the FIFO.
+ * that the binary fails later shows on the FIFO. `note` is told of the process before it becomes Envoy: what it writes down
+ * is there before Envoy can do anything, and when this process dies first, that one ends.
  */
-export async function launch(options: Launch): Promise<ProcessId> {
+export async function launch(options: Launch, note: (process: ProcessId) => void = () => {}): Promise<ProcessId> {
   const shell = spawn('/bin/sh', ['-c', SCRIPT, 'sh', options.alive, options.log, options.binary, ...options.args], {
     cwd: options.cwd,
     env: options.env ?? process.env,
@@ -56,6 +57,12 @@ export async function launch(options: Launch): Promise<ProcessId> {
   if (started === undefined) {
     gate.end();
     throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found ${JSON.stringify(output)}`);
+  }
+  try {
+    note(started);
+  } catch (error) {
+    gate.end(); // without the word it ends
+    throw error;
   }
   gate.end('go\n');
   return started;

@@ -19,9 +19,11 @@ const RUN =
   'echo "$(cat /version) $SIDECARSET_VERSION $SIDECARSET_VERSION_ALT" >> /notes/log; ' +
   'trap "exit 0" TERM; while :; do sleep 1 & wait $!; done';
 
+const SHELL = missing === undefined ? shell() : [];
+
 function image(name: string, version: string): ImageSpec {
-  const files = [...shell(), { path: '/version', text: version }];
-  return { name: `sluice.test/${name}:${version}`, files, entrypoint: ['/bin/sh', '-c', RUN] };
+  const layers = [SHELL, [{ path: '/version', text: version }]];
+  return { name: `sluice.test/${name}:${version}`, layers, entrypoint: ['/bin/sh', '-c', RUN] };
 }
 
 let block: Block;

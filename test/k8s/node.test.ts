@@ -19,9 +19,11 @@ const SERVE =
   'echo "$NAME start $(cat /version)" >> /notes/log; trap "exit 0" TERM; mkdir -p /tmp/www; cp /version /tmp/www/version; ' +
   'httpd -p $PORT -h /tmp/www; while :; do sleep 1 & wait $!; done';
 
+const SHELL = missing === undefined ? shell() : [];
+
 function image(version: string) {
-  const files = [...shell(), { path: '/version', text: version }];
-  return { name: `sluice.test/app:${version}`, files, entrypoint: ['/bin/sh', '-c', SERVE] };
+  const layers = [SHELL, [{ path: '/version', text: version }]];
+  return { name: `sluice.test/app:${version}`, layers, entrypoint: ['/bin/sh', '-c', SERVE] };
 }
 
 let block: Block;

@@ -1,12 +1,13 @@
 import { execFile } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import type { V1Node } from '@kubernetes/client-node';
 import type { Block } from '../ports.ts';
 import { type Child, start, until } from '../process.ts';
 import type { Cluster } from './cluster.ts';
-import { type ImageSpec, PAUSE_IMAGE, pauseImage, writeImage } from './images.ts';
+import { type ImageSpec, PAUSE_IMAGE, pauseImage, writeImages } from './images.ts';
 import { toolPath } from './tools.ts';
 
 const run = promisify(execFile);
@@ -50,7 +51,7 @@ export class Node {
     const node = new Node(cluster, name, dir, await namespaces());
     try {
       await node.startContainerd();
-      for (const image of [pauseImage(), ...(options.images ?? [])]) await node.addImage(image);
+      await node.addImages(pauseImage(), ...(options.images ?? []));
       await node.startKubelet(block, options.kubelet ?? {});
     } catch (error) {
       await node.stop();
@@ -70,11 +71,12 @@ export class Node {
     this.gateway = `10.88.${index}.1`;
   }
 
-  /** Packs an image and gives it to containerd. Pods that use it say `imagePullPolicy: Never`. */
-  async addImage(image: ImageSpec): Promise<void> {
-    const file = path.join(this.dir, `image-${this.archives++}.tar`);
-    await writeImage(image, file);
+  /** Packs images and gives them to containerd. Pods that use them say `imagePullPolicy: Never`. */
+  async addImages(...images: ImageSpec[]): Promise<void> {
+    const file = path.join(this.dir, `images-${this.archives++}.tar`);
+    await writeImages(images, file);
     await this.ctr('images', 'import', file);
+    await rm(file);
   }
 
   /** Runs `ctr` of containerd in the namespace of Kubernetes. */

@@ -1,6 +1,7 @@
 import {
   type AgentView,
   type Connection,
+  completePolicy,
   DEFAULT_RULE,
   type DrainPolicy,
   type ExplainItem,
@@ -25,7 +26,7 @@ export function upgradeView(state: UpgradeState, record?: readonly RecordEntry[]
     phase: state.phase,
     reason: state.reason,
     target: state.target,
-    policy: state.policy,
+    policy: completePolicy(state.policy),
     from: state.from,
     to: state.to,
     method: state.method,

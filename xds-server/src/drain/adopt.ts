@@ -31,7 +31,7 @@ export function adoptedUpgrade(found: {
       ? {}
       : { epoch: serving.epoch, to: serving.version, ...(serving.method !== undefined && { method: serving.method }) }),
   };
-  return { ...state, order: buildOrder(state, old.epoch, now, old.orderVersion) };
+  return { ...state, order: buildOrder(state, old.epoch, now, { known: old.orderVersion }) };
 }
 
 /**
@@ -67,5 +67,5 @@ export function handedOver(found: {
     to,
     method,
   };
-  return { ...state, order: buildOrder(state, oldEpoch, now, old?.orderVersion) };
+  return { ...state, order: buildOrder(state, oldEpoch, now, { known: old?.orderVersion }) };
 }

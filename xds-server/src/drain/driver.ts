@@ -16,7 +16,7 @@ import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
 import { adoptedUpgrade, handedOver } from './adopt.ts';
 import { type OrderSink, runCommand } from './commands.ts';
-import { fleetDrains, fleetShares } from './fleet.ts';
+import { firstShare, fleetDrains, fleetShares } from './fleet.ts';
 import { nextWake, step } from './machine.ts';
 import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
 import { Turns } from './turns.ts';
@@ -73,8 +73,7 @@ export class Driver {
     for (const { state, version } of (await store.upgrades()).slice().reverse()) {
       if (isTerminal(state.phase) && !isLeftover(state)) continue;
       const seq = (await store.record(state.id)).length;
-      const known = { ...state, policy: completePolicy(state.policy) };
-      this.#live.set(state.id, { state: known, version, seq, queue: Promise.resolve() });
+      this.#live.set(state.id, { state: complete(state), version, seq, queue: Promise.resolve() });
     }
     for (const id of [...this.#live.keys()]) {
       await this.#resumeRollback(id);
@@ -105,7 +104,10 @@ export class Driver {
 
   /** The newest known state, verdicts included. undefined: unknown. */
   async find(id: string): Promise<UpgradeState | undefined> {
-    return this.#live.get(id)?.state ?? (await this.#options.store.upgrade(id))?.state;
+    const live = this.#live.get(id)?.state;
+    if (live !== undefined) return live;
+    const stored = await this.#options.store.upgrade(id);
+    return stored && complete(stored.state);
   }
 
   async create(wish: {
@@ -219,6 +221,11 @@ export class Driver {
     await this.giveTurns(proxy);
   }
 
+  /** Resolves when this drain is not being taken over any more. */
+  async adopted(proxy: string, oldEpoch: number): Promise<void> {
+    await this.#adopting.run(JSON.stringify([proxy, oldEpoch]), async () => {});
+  }
+
   orderAcked(proxy: string, epoch: number, order: { upgradeId: string; version: number }, nack?: string): void {
     const live = this.#live.get(order.upgradeId);
     if (live?.state.proxy !== proxy || live.state.oldEpoch !== epoch) return;
@@ -275,6 +282,7 @@ export class Driver {
         now: this.#now(),
         connected: agents.connectedSlots(proxy),
         slotOf: (epoch) => agents.slotOf(proxy, epoch),
+        share: () => firstShare(fleetDrains(this.active()), before),
       },
       this.#bounds,
     );
@@ -412,6 +420,11 @@ export class Driver {
     const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
     live.timer = setTimeout(() => void this.event(id, { type: 'tick' }), wait);
   }
+}
+
+/** A state as an older version of us stored it. */
+function complete(state: UpgradeState): UpgradeState {
+  return { ...state, policy: completePolicy(state.policy) };
 }
 
 /** Ended as Failed or RolledBack while an old epoch of it still drains. */

@@ -1,6 +1,19 @@
+import { DEFAULT_POLICY } from '@sluice/contract';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { fleetShares } from './fleet.ts';
+import { firstShare, fleetDrains, fleetShares } from './fleet.ts';
+import type { UpgradeState } from './state.ts';
+
+it('a drain begins with its share beside those that drain already', () => {
+  const pacing = { ...DEFAULT_POLICY.pacing, perSecond: 100, scope: 'fleet' as const };
+  const state = (id: string, more: object = {}) =>
+    ({ id, phase: 'Draining', order: {}, policy: { ...DEFAULT_POLICY, pacing }, ...more }) as unknown as UpgradeState;
+  const verdict = { total: 300, pacing: { told: 0, left: 300, perSecond: 100 } };
+  const others = fleetDrains([state('a', { verdict }), state('b', { verdict }), state('c')]);
+  expect(firstShare(others, state('d'))).toBe(25);
+  expect(firstShare(others.slice(2), state('c'))).toBeUndefined();
+  expect(firstShare(others, { ...state('d'), policy: DEFAULT_POLICY })).toBeUndefined();
+});
 
 describe('fleetShares', () => {
   it('shares one rate by what is left to do', () => {

@@ -36,6 +36,17 @@ export function fleetShares(drains: readonly FleetDrain[]): ReadonlyMap<string, 
   return changed;
 }
 
+/**
+ * The share that a drain begins with beside these. Without it each would begin with the whole rate, until its first
+ * verdict is heard.
+ */
+export function firstShare(others: readonly FleetDrain[], { id, policy }: UpgradeState): number | undefined {
+  const { scope, perSecond } = policy.pacing;
+  const rest = others.filter((one) => one.id !== id);
+  if (scope !== 'fleet' || perSecond === 0 || rest.length === 0) return undefined;
+  return fleetShares([...rest, { id, perSecond }]).get(id);
+}
+
 /** The drains under fleet pacing among these upgrades. */
 export function fleetDrains(states: readonly UpgradeState[]): FleetDrain[] {
   return states.flatMap(({ id, phase, policy, order, verdict, resetAt }) => {

@@ -35,8 +35,10 @@ export async function hear(
       return;
     }
     case 'ended': {
-      const id =
-        driver.owner(proxy, message.upgradeId, message.epoch) ?? (await past(driver, proxy, message.upgradeId));
+      const { upgradeId, epoch } = message;
+      // It may come with the first words of an agent whose drain is only being taken over.
+      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adopted(proxy, epoch);
+      const id = driver.owner(proxy, upgradeId, epoch) ?? (await past(driver, proxy, upgradeId));
       if (id !== undefined) await store.appendEnded(id, message.items, message.dropped);
       return;
     }

@@ -177,7 +177,12 @@ describe('orders', () => {
   const draining = run([turn, passed, serving, judged(false)]).state;
   it('grow from one upgrade of an epoch to the next, whatever its first agent was given', () => {
     expect(draining.order?.version).toBeGreaterThanOrEqual(T0);
-    expect(buildOrder(draining, 0, T0, T0 + 500).version).toBe(T0 + 501);
+    expect(buildOrder(draining, 0, T0, { known: T0 + 500 }).version).toBe(T0 + 501);
+  });
+  it('carry the share of the fleet’s rate from the first one on', () => {
+    const starting = run([turn, passed]).state;
+    const { commands } = step(starting, serving, { ...around(), share: () => 7 });
+    expect(commands).toMatchObject([{ type: 'pushOrder', order: { pace: { perSecond: 7 } } }]);
   });
   it('carry another share of the fleet’s rate, newer and once', () => {
     const first = step(draining, { type: 'share', perSecond: 5 }, around());

@@ -9,7 +9,12 @@ import {
 import type { UpgradeState } from './state.ts';
 
 /** The first order of an upgrade's drain: all connections of the old epoch, whatever their age. */
-export function buildOrder(state: UpgradeState, oldEpoch: number, now: number, known?: number): DrainOrder {
+export function buildOrder(
+  state: UpgradeState,
+  oldEpoch: number,
+  now: number,
+  { known, share }: { readonly known?: number | undefined; readonly share?: number | undefined } = {},
+): DrainOrder {
   return {
     v: 1,
     upgradeId: state.id,
@@ -18,6 +23,7 @@ export function buildOrder(state: UpgradeState, oldEpoch: number, now: number, k
     action: 'drain',
     policy: state.policy,
     cutoffAgeMs: 0,
+    ...(share !== undefined && { pace: { perSecond: share } }),
     issuedAt: now,
   };
 }

@@ -128,6 +128,8 @@ export interface Surroundings {
   readonly connected: ReadonlySet<string>;
   /** Slot of the agent that holds an epoch, as last heard. */
   readonly slotOf: (epoch: number) => string | undefined;
+  /** Its part of the fleet's rate, where others drain too; undefined: it has the whole of it, or policy shares none. */
+  readonly share?: () => number | undefined;
 }
 
 export interface Entry {

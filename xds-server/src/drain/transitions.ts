@@ -13,7 +13,7 @@ export function hearServing(turn: Turn, event: Of<'serving'>): void {
     return;
   }
   const oldSlot = turn.around.slotOf(event.oldEpoch) ?? state.slot;
-  const order = buildOrder(state, event.oldEpoch, turn.around.now);
+  const order = buildOrder(state, event.oldEpoch, turn.around.now, { share: turn.around.share?.() });
   turn.set({
     epoch: event.epoch,
     oldEpoch: event.oldEpoch,

@@ -39,6 +39,16 @@ export function fade(lifetimes: Lifetimes): Lifetimes {
   return { ended: Object.fromEntries(Object.entries(lifetimes.ended).map(([kind, counts]) => [kind, halve(counts)])) };
 }
 
+export function mergeLifetimes(a: Lifetimes, b: Lifetimes): Lifetimes {
+  const ended: Record<string, readonly number[]> = { ...a.ended };
+  for (const [kind, counts] of Object.entries(b.ended)) {
+    const before = ended[kind];
+    if (before === undefined && Object.keys(ended).length >= MAX_CLASSES) continue;
+    ended[kind] = counts.map((n, bucket) => n + (before?.[bucket] ?? 0));
+  }
+  return { ended };
+}
+
 /** One connection that is still open. */
 export interface Open {
   readonly kind: string;

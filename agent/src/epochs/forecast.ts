@@ -8,6 +8,7 @@ import {
   fade,
   type HeldConnection,
   type Lifetimes,
+  mergeLifetimes,
   NO_LIFETIMES,
   type Open,
   observeEnd,
@@ -19,6 +20,8 @@ import { lifeOf } from './ledger.ts';
 export class Forecast {
   readonly #file: string;
   readonly #policy: () => DrainPolicy;
+  /** What this drain saw, and that with what those before saw. */
+  #own = NO_LIFETIMES;
   #lifetimes: Lifetimes;
 
   /** `file`: what earlier drains saw; written by `save`. */
@@ -33,7 +36,9 @@ export class Forecast {
       // Those that we ended say nothing of how long they would have lasted.
       if (how !== 'left') continue;
       const { kind, forMs, waits } = lifeOf(connection, this.#policy(), at);
-      if (!waits) this.#lifetimes = observeEnd(this.#lifetimes, kind, forMs);
+      if (waits) continue;
+      this.#own = observeEnd(this.#own, kind, forMs);
+      this.#lifetimes = observeEnd(this.#lifetimes, kind, forMs);
     }
   }
 
@@ -52,8 +57,10 @@ export class Forecast {
     };
   }
 
+  /** Another drain of the proxy may have saved meanwhile: what this one saw goes beside that. */
   save(): void {
-    writeAtomically(this.#file, `${JSON.stringify(this.#lifetimes)}\n`);
+    const all = mergeLifetimes(fade(read(this.#file)), this.#own);
+    writeAtomically(this.#file, `${JSON.stringify(all)}\n`);
   }
 
   #open(connection: Connection, until: number | undefined, untilTurnMs: number, now: number): Open {

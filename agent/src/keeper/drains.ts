@@ -55,11 +55,15 @@ export class Drains {
       if (old.meta.oldConnections === undefined) old.update(countOf(old));
     }
     const ended = new EndedOutbox(this.#context, old, upgradeId);
+    const { open, items: kept } = ended.begun();
     const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
-    const ledger: Ledger = new Ledger((items) => {
-      forecast.ended(items);
-      ended.add(items, ledger.dropped);
-    }, ended.begun());
+    const ledger: Ledger = new Ledger(
+      (items) => {
+        forecast.ended(items);
+        ended.add(items, ledger.dropped);
+      },
+      { open, kept: kept.length },
+    );
     const watch: DrainWatch = new DrainWatch({
       epoch: old.number,
       startedAt: old.meta.drainingSince ?? now(),
@@ -73,6 +77,7 @@ export class Drains {
     });
     this.#draining.set(old.number, { timers: new Set(), ledger, ended, forecast });
     old.drain = watch;
+    forecast.ended(kept);
     old.table.onChange = () => watch.poke();
     old.table.onOrder = (order) => this.apply(old, order, 'xds');
     old.table.subscribe(SUBSCRIBE_MS);

@@ -29,10 +29,10 @@ export class EndedOutbox {
    * What the ledger has to know of the drain so far. The ends that an earlier agent kept are told again, for it may have
    * died between its file and its controller, who keeps each of them once.
    */
-  begun(): { readonly open?: number | undefined; readonly kept: number } {
-    const kept = this.#read();
-    if (kept.length > 0) this.#send(kept);
-    return { open: this.#old.meta.oldConnections, kept: kept.length };
+  begun(): { readonly open: number | undefined; readonly items: readonly EndedConnection[] } {
+    const items = this.#read();
+    if (items.length > 0) this.#send(items);
+    return { open: this.#old.meta.oldConnections, items };
   }
 
   add(items: readonly EndedConnection[], dropped: number): void {

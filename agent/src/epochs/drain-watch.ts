@@ -225,7 +225,7 @@ export class DrainWatch {
       ? kernel.open !== undefined && kernel.why === undefined
       : filter.complete === true;
     this.#listed = complete;
-    if (ledger && complete) ledger.look(allHeld(input), this.deeds, input.now);
+    if (ledger && complete) ledger.look(allHeld(input), this.deeds, input.now, listed.length === kernel.open);
     return input;
   }
 

@@ -134,6 +134,14 @@ describe('Ledger', () => {
     expect(unseen.dropped).toBe(5);
   });
 
+  it('does not take a list that is still to come for one that was missed', () => {
+    const ledger: Ledger = new Ledger(() => {}, { open: 3 });
+    ledger.look([], nothing, 1_000, false);
+    ledger.look([held('1'), held('2')], nothing, 1_100, false);
+    ledger.look([held('2')], nothing, 1_200, true);
+    expect(ledger.dropped).toBe(1);
+  });
+
   it('says how many more there were than it keeps', () => {
     const ends: EndedConnection[] = [];
     const said: number[] = [];

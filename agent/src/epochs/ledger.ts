@@ -24,15 +24,16 @@ export interface Deeds {
 export class Ledger {
   /** Ends that were not kept one by one. */
   dropped = 0;
-  #last: Map<string, HeldConnection> | undefined;
+  #last = new Map<string, HeldConnection>();
   #kept: number;
+  #missedCounted = false;
   readonly #cut = new Set<string>();
   readonly #open: number | undefined;
   readonly #onEnded: (items: readonly EndedConnection[]) => void;
 
   /**
    * `begun.open`: connections when the drain began. `begun.kept`: ends that an earlier agent kept of it. Whoever is neither
-   * kept nor in the first list has ended with nobody looking, and is counted.
+   * kept nor in the first list of all has ended with nobody looking, and is counted.
    */
   constructor(
     onEnded: (items: readonly EndedConnection[]) => void,
@@ -43,19 +44,21 @@ export class Ledger {
     this.#kept = begun.kept ?? 0;
   }
 
-  /** `held`: every connection that is open now. */
-  look(held: readonly HeldConnection[], deeds: Deeds, now: number): void {
+  /**
+   * `held`: every connection that is open now and listed. `all`: no other is open; a filter that was quiet until now may
+   * have a list to come.
+   */
+  look(held: readonly HeldConnection[], deeds: Deeds, now: number, all = true): void {
     const open = new Map(held.map((one) => [one.connection.id, one]));
     const ended: EndedConnection[] = [];
-    for (const [id, one] of this.#last ?? []) if (!open.has(id)) ended.push(endOf(one, deeds, now));
-    const missed = this.#last === undefined ? this.#missed(open.size) : 0;
+    for (const [id, one] of this.#last) if (!open.has(id)) ended.push(endOf(one, deeds, now));
     this.#last = open;
-    this.#tell(ended, missed);
+    this.#tell(ended, all ? this.#missed(open.size + ended.length) : 0);
   }
 
   /** The epoch has ended with all that was left on it: `cut` was, by policy or override; the rest held nothing. */
   close(deeds: Deeds, now: number, crashed: boolean): void {
-    const last = this.#last ?? new Map<string, HeldConnection>();
+    const last = this.#last;
     const rest = [...last.values()].map((one) => {
       const how: EndedHow = crashed ? 'crashed' : deeds.cut.has(one.connection.id) ? 'cut' : 'closed-idle';
       return {
@@ -68,13 +71,15 @@ export class Ledger {
       // Those in no complete list, as the unseen, are named all the same; those that ended in their turn have been.
       if (!last.has(id) && !this.#cut.has(id)) rest.push({ ...endOf(one, deeds, now), how: 'cut', lever: 'cut' });
     }
-    const missed = this.#last === undefined ? this.#missed(rest.length) : 0;
     this.#last = new Map();
-    this.#tell(rest, missed);
+    this.#tell(rest, this.#missed(rest.length));
   }
 
+  /** Once, with the first list of all: how many are in no list. */
   #missed(known: number): number {
-    return this.#open === undefined ? 0 : Math.max(0, this.#open - this.#kept - known);
+    if (this.#missedCounted || this.#open === undefined) return 0;
+    this.#missedCounted = true;
+    return Math.max(0, this.#open - this.#kept - this.dropped - known);
   }
 
   #tell(ended: readonly EndedConnection[], missed: number): void {

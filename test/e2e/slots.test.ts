@@ -91,6 +91,21 @@ test('two agents that start at once with nothing serving: one is first, the othe
   expect(serving).toHaveLength(1);
 });
 
+test('a second slot whose bootstrap Envoy refuses is refused before anything is touched', async () => {
+  const one = await agent('one', '1', '1.40.0');
+  const load = newConnections(port, 100);
+  const bad = path.join(block.dir, 'bad.json');
+  writeFileSync(bad, JSON.stringify({ static_resources: { listeners: [{ name: 'in', address: {} }] } }));
+  const good = base.bootstrap;
+  base.bootstrap = bad;
+  await expect(agent('two', '2', '1.40.0')).rejects.toThrow(/PREFLIGHT_BOOTSTRAP|bootstrap: /);
+  base.bootstrap = good;
+  expect(one.lines.some((line) => line.message === 'the peer takes over')).toBe(false);
+  const two = await agent('two', '2', '1.40.0');
+  expect((await two.serving()).epoch).toBeGreaterThan(0);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
 test('two agents that claim one slot: the second is refused by name, the first serves on', async () => {
   const one = await agent('one', '1', '1.40.0');
   await expect(agent('other', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|expected .*peer-1\.sock to be free/);

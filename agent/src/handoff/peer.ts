@@ -35,6 +35,8 @@ export interface PeerState extends Peer {
   readonly serving?: PeerEpoch;
   /** Absent from an older agent. */
   readonly surroundings?: Surroundings;
+  /** Addresses that the serving epoch listens on by UDP. */
+  readonly udp?: readonly string[];
 }
 
 /**

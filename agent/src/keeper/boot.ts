@@ -1,4 +1,4 @@
-import { type ErrorCode, SluiceError } from '@sluice/contract';
+import { SluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor, type StartOptions } from '../epochs/handover.ts';
 import { takeLock } from '../handoff/lock.ts';
@@ -6,12 +6,13 @@ import { type Mine, negotiate } from '../handoff/negotiate.ts';
 import { findPeer, type PeerEpoch, type PeerState, type Served, type Step, tellPeer } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
-import { notShared, readSurroundings, sharedChecks, strangers } from '../preflight/shared.ts';
+import { notShared, strangers } from '../preflight/shared.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import { keepListeners } from './kept.ts';
 import { firstLine, planEpoch } from './plan.ts';
+import { checkShared, checkTakeOver } from './take-over-checks.ts';
 
 /** The old agent may be busy; by then its listeners have stopped, so it must hear of it. */
 const TELL_TRIES = 5;
@@ -57,7 +58,7 @@ async function decide(
     context.standing.set({ role: decided.role, peer: peer?.state.slot });
     if (decided.role === 'standby') return true;
     if (decided.role === 'new' && peer?.state.serving) {
-      await takeOver(context, watch, { path: peer.path, slot: peer.state.slot, from: peer.state.serving });
+      await takeOver(context, watch, { path: peer.path, state: peer.state, from: peer.state.serving });
     }
     // The peer that was to hand over never came: nobody serves, so this one must.
     else if (decided.role === 'first' || last) await firstEpoch(context, watch);
@@ -66,14 +67,6 @@ async function decide(
   } finally {
     await lock.release();
   }
-}
-
-/** Throws the first thing that the two agents do not share, before anything of the peer's is touched. */
-function checkShared(peer: PeerState): void {
-  const bad = sharedChecks(readSurroundings(), peer.surroundings ?? {}).find(({ ok }) => !ok);
-  if (bad === undefined) return;
-  const code = bad.code?.replace(/^SLUICE_/, '') as ErrorCode;
-  throw new SluiceError(code, bad.found, { ...(bad.hint !== undefined && { hint: bad.hint }) });
 }
 
 /**
@@ -108,7 +101,7 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
 async function takeOver(
   context: KeeperContext,
   watch: (epoch: Epoch) => void,
-  peer: { readonly path: string; readonly slot: string; readonly from: PeerEpoch },
+  peer: { readonly path: string; readonly state: PeerState; readonly from: PeerEpoch },
 ): Promise<void> {
   const { from } = peer;
   const { config, log } = context;
@@ -125,6 +118,7 @@ async function takeOver(
     method: 'hot-restart',
     upgradeId,
   });
+  await checkTakeOver(context, peer.state, plan);
   const message: Served = { epoch: plan.folder.epoch, from: from.epoch, upgradeId, slot: config.slot };
   const tell = (step: Step): Promise<void> => tellPeer(peer.path, step, message);
   const predecessor: Predecessor = {
@@ -153,7 +147,7 @@ async function takeOver(
     upgradeId,
     epoch: epoch.number,
     oldEpoch: from.epoch,
-    oldSlot: peer.slot,
+    oldSlot: peer.state.slot,
     from: from.version,
     to: epoch.meta.version,
     at: servingAt,

@@ -2,6 +2,7 @@ import { createPeerServer, PEER_PROTOCOL, type Served, type Step } from '../hand
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
 import { readSurroundings } from '../preflight/shared.ts';
+import { udpAddressesOf } from '../witnesses/udp.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 
@@ -24,7 +25,10 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
           nextEpoch: Math.max(lastReserved(shared), registry.folders().at(-1)?.epoch ?? -1) + 1,
           surroundings: readSurroundings(),
           ...(versions && { version: versions.own }),
-          ...(serving && { serving: { ...serving.meta } }),
+          ...(serving && {
+            serving: { ...serving.meta },
+            udp: udpAddressesOf(serving.process.pid, serving.meta.listenAddresses ?? []),
+          }),
         };
       },
       step: (step, message) => follow(context, drains, step, message),

@@ -186,7 +186,7 @@ export async function keeperFields(options: Options) {
     drainTimeS: options.drainTimeS,
     terminationDrainMs: options.terminationDrain,
     terminationGraceMs: options.terminationGrace,
-    terminationLog: options.terminationLog,
+    terminationLog: options.terminationLog ?? (container === undefined ? undefined : '/dev/termination-log'),
     podinfo,
   };
   return {

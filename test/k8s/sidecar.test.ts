@@ -3,10 +3,16 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
-import { shell } from '../harness/k8s/images.ts';
 import { Node } from '../harness/k8s/node.ts';
 import { podReady } from '../harness/k8s/pods.ts';
-import { bootstrapMap, SIDECAR_PORTS, SYSTEM_IMAGE, sidecarPod } from '../harness/k8s/sidecar-pod.ts';
+import {
+  bootstrapMap,
+  EMPTY_IMAGE,
+  emptyImage,
+  SIDECAR_PORTS,
+  SYSTEM_IMAGE,
+  sidecarPod,
+} from '../harness/k8s/sidecar-pod.ts';
 import { sluiceImages, systemLayer } from '../harness/k8s/sluice-image.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
@@ -19,11 +25,6 @@ const missing =
 if (missing !== undefined) console.log(`skipped: ${missing}`);
 const it = test.skipIf(missing !== undefined);
 
-const EMPTY_IMAGE = 'sluice.test/empty:1';
-/** Stands for the Empty image: the same command, which does nothing. */
-const EMPTY =
-  '#!/bin/sh\n[ "$2" = wait ] || [ "$2" = prestop ] && exit 0\ntrap "exit 0" TERM; while :; do sleep 3600 & wait $!; done\n';
-
 let block: Block;
 let cluster: Cluster;
 let node: Node;
@@ -32,12 +33,11 @@ beforeAll(async () => {
   if (missing !== undefined) return;
   block = await claimBlock();
   cluster = await Cluster.start(block);
-  const start = '/usr/local/bin/sluice';
   node = await Node.start(cluster, {
     images: [
       ...(await sluiceImages(['1.39.3', '1.40.0'])),
       { name: SYSTEM_IMAGE, layers: [systemLayer()] },
-      { name: EMPTY_IMAGE, layers: [shell(), [{ path: start, text: EMPTY, mode: 0o755 }]], entrypoint: [start] },
+      emptyImage(),
     ],
   });
 });

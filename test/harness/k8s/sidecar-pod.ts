@@ -1,11 +1,14 @@
-import type { V1ConfigMap, V1Container, V1Pod } from '@kubernetes/client-node';
+import type { KubernetesObject, V1ConfigMap, V1Container, V1Pod, V1Volume } from '@kubernetes/client-node';
+import { type ImageSpec, shell } from './images.ts';
 import { SIDECAR_UID } from './sluice-image.ts';
 
 /** Ports of the Pod, as Istio lays them out, and of its app. */
 export const SIDECAR_PORTS = { inbound: 15006, outbound: 15001, status: 15021, app: 8080 } as const;
 export const SYSTEM_IMAGE = 'sluice.test/system:1';
+export const EMPTY_IMAGE = 'sluice.test/empty:1';
 const BOOTSTRAP_DIR = '/etc/sluice/bootstrap';
 const SHARED = '/etc/sluice/shared';
+const GRACE_S = 60;
 
 export interface SidecarPod {
   readonly name: string;
@@ -16,15 +19,14 @@ export interface SidecarPod {
   readonly labels?: Record<string, string>;
 }
 
-/** A Pod like one that is injected: iptables in an init container, an app, and the pair of containers of the sidecar. */
-export function sidecarPod({ name, node, images, graceSeconds = 60, labels = {} }: SidecarPod): V1Pod {
-  const volume = (name: string, mountPath: string) => ({ name, mountPath });
+const volume = (name: string, mountPath: string) => ({ name, mountPath });
+
+/** The sidecar's container but for its name and image: what Istio's is like, with our agent. */
+function proxy(graceSeconds: number): Omit<V1Container, 'name'> {
   const status = { httpGet: { path: '/healthz/ready', port: SIDECAR_PORTS.status }, periodSeconds: 1 };
-  const proxy = (slot: number, image: string): V1Container => ({
-    name: `proxy-${slot}`,
-    image,
+  return {
     imagePullPolicy: 'Never',
-    args: ['agent', '--proxy', name, '--bootstrap', `${BOOTSTRAP_DIR}/envoy.json`, '--concurrency', '1'],
+    args: ['agent', '--proxy', 'sidecar', '--bootstrap', `${BOOTSTRAP_DIR}/envoy.json`, '--concurrency', '1'],
     env: [
       { name: 'SLUICE_SHARED', value: SHARED },
       { name: 'SLUICE_STATUS_ADDRESS', value: `0.0.0.0:${SIDECAR_PORTS.status}` },
@@ -46,7 +48,34 @@ export function sidecarPod({ name, node, images, graceSeconds = 60, labels = {} 
       runAsUser: SIDECAR_UID,
     },
     volumeMounts: [volume('bootstrap', BOOTSTRAP_DIR), volume('shared', SHARED), volume('tmp', '/tmp')],
-  });
+  };
+}
+
+const volumes = (): V1Volume[] => [
+  { name: 'bootstrap', configMap: { name: 'bootstrap' } },
+  { name: 'shared', emptyDir: {} },
+  { name: 'tmp', emptyDir: {} },
+];
+
+const redirector = (): V1Container => ({
+  name: 'redirect',
+  image: SYSTEM_IMAGE,
+  imagePullPolicy: 'Never',
+  command: ['sh', '-ec', redirect()],
+  securityContext: { runAsUser: 0, capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] } },
+});
+
+/** A Pod like one that is injected: iptables in an init container, an app, and the pair of containers of the sidecar. */
+export function sidecarPod({ images, ...app }: SidecarPod): V1Pod {
+  const pod = appPod(app);
+  const container = proxy(app.graceSeconds ?? GRACE_S);
+  const pair = images.map((image, i) => ({ name: `proxy-${i + 1}`, image, ...container }));
+  const spec = { ...pod.spec, volumes: volumes(), initContainers: [redirector()] };
+  return { ...pod, spec: { ...spec, containers: [...pair, ...(pod.spec?.containers ?? [])] } };
+}
+
+/** The Pod before injection. Its app answers `done`. */
+export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit<SidecarPod, 'images'>): V1Pod {
   const serve = `mkdir -p /tmp/www && echo done > /tmp/www/index.html && exec httpd -f -p ${SIDECAR_PORTS.app} -h /tmp/www`;
   return {
     apiVersion: 'v1',
@@ -57,23 +86,7 @@ export function sidecarPod({ name, node, images, graceSeconds = 60, labels = {} 
       terminationGracePeriodSeconds: graceSeconds,
       // The shared folder is the sidecar's: both of its containers have this group.
       securityContext: { fsGroup: SIDECAR_UID },
-      volumes: [
-        { name: 'bootstrap', configMap: { name: 'bootstrap' } },
-        { name: 'shared', emptyDir: {} },
-        { name: 'tmp', emptyDir: {} },
-      ],
-      initContainers: [
-        {
-          name: 'redirect',
-          image: SYSTEM_IMAGE,
-          imagePullPolicy: 'Never',
-          command: ['sh', '-ec', redirect()],
-          securityContext: { runAsUser: 0, capabilities: { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] } },
-        },
-      ],
       containers: [
-        proxy(1, images[0]),
-        proxy(2, images[1]),
         {
           name: 'app',
           image: SYSTEM_IMAGE,
@@ -84,6 +97,37 @@ export function sidecarPod({ name, node, images, graceSeconds = 60, labels = {} 
       ],
     },
   };
+}
+
+/** A SidecarSet that makes of `appPod` what `sidecarPod` is. */
+export function sidecarSet(image: string, emptyImage: string, labels: Record<string, string>): KubernetesObject {
+  const spec = {
+    namespace: 'default',
+    selector: { matchLabels: labels },
+    updateStrategy: { type: 'RollingUpdate', partition: 0, maxUnavailable: 1 },
+    volumes: volumes(),
+    initContainers: [redirector()],
+    containers: [
+      {
+        name: 'proxy',
+        image,
+        ...proxy(GRACE_S),
+        podInjectPolicy: 'BeforeAppContainer',
+        shareVolumePolicy: { type: 'disabled' },
+        upgradeStrategy: { upgradeType: 'HotUpgrade', hotUpgradeEmptyImage: emptyImage },
+      },
+    ],
+  };
+  const object = { apiVersion: 'apps.kruise.io/v1alpha1', kind: 'SidecarSet', metadata: { name: 'sidecar' }, spec };
+  return object;
+}
+
+/** Stands for the Empty image: the same command, which does nothing. */
+export function emptyImage(): ImageSpec {
+  const start = '/usr/local/bin/sluice';
+  const idle = 'trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done';
+  const text = `#!/bin/sh\n[ "$2" = wait ] || [ "$2" = prestop ] && exit 0\n${idle}\n`;
+  return { name: EMPTY_IMAGE, layers: [shell(), [{ path: start, text, mode: 0o755 }]], entrypoint: [start] };
 }
 
 /** As istio-iptables does it: all inbound but the status port to Envoy; all outbound but Envoy's own and loopback's too. */

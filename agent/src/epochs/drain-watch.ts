@@ -232,11 +232,13 @@ export class DrainWatch {
   #withForecast(verdict: Verdict, input: VerdictInput): Verdict {
     const { forecast, sources } = this.#options;
     const { now } = input;
-    if (now - (this.#cost?.at ?? 0) >= COST_EVERY_MS) this.#cost = sources.cost?.(now) ?? this.#cost;
+    // Either way: a clock that was set back must not stop them.
+    const since = (at = 0) => Math.abs(now - at);
+    if (since(this.#cost?.at) >= COST_EVERY_MS) this.#cost = sources.cost?.(now) ?? this.#cost;
     const pacing = this.pacer?.progress();
     const extra = { ...(this.#cost && { cost: this.#cost }), ...(pacing && { pacing }) };
     if (forecast === undefined) return { ...verdict, ...extra };
-    if (verdict.safe || now - (this.#forecast?.estimate.at ?? 0) >= FORECAST_EVERY_MS) {
+    if (verdict.safe || since(this.#forecast?.estimate.at) >= FORECAST_EVERY_MS) {
       const turnMs = pacing && pacing.perSecond > 0 ? (pacing.left / pacing.perSecond / 2) * 1_000 : 0;
       this.#forecast = forecast.look(allHeld(input), turnMs, now);
     }

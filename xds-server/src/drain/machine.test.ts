@@ -232,6 +232,14 @@ describe('an old epoch that ended unseen', () => {
     const { state } = run([hello(lists('u1').over)], draining);
     expect(state).toMatchObject({ phase: 'Done', connections: { old: 1, drained: 0, cut: [{ id: '7' }] } });
   });
+  it('counts so those too that the bounded list did not name', () => {
+    const many: UpgradeEvent = {
+      type: 'verdict',
+      epoch: 0,
+      verdict: verdict(false, { at: T0 + 9_000, total: 900, protected: 700 }),
+    };
+    expect(run([many, hello(lists('u1').over)], draining).state.connections).toMatchObject({ old: 900, drained: 200 });
+  });
   it('is seen from any list of its own agent, and not from another slot’s', () => {
     const other: UpgradeEvent = { type: 'epochs', slot: '2', epochs: [], hello: true };
     expect(run([other], draining).state.phase).toBe('Draining');

@@ -32,14 +32,14 @@ export function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): voi
   const over = old === undefined || old.state === 'crashed' || old.state === 'ended';
   if (over) {
     const cut = (state.verdict?.held ?? []).filter((one) => one.protected).map((one) => one.connection);
-    const total = state.verdict?.total ?? 0;
-    // Without the agent's own account, what was protected last counts as cut: never as drained.
+    const { total = 0, protected: left = 0 } = state.verdict ?? {};
+    // Without the agent's own account, what was protected last counts as cut: never as drained, also those not named.
     hearReset(turn, {
       type: 'resetDone',
       epoch: state.oldEpoch,
       at: turn.around.now,
       old: total,
-      drained: total - cut.length,
+      drained: Math.max(0, total - Math.max(left, cut.length)),
       cut,
     });
     return;

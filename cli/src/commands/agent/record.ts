@@ -45,6 +45,8 @@ export async function readLocal(dir: string, wanted: number | undefined): Promis
   const { endedBy = '', resetReport: reset, order, orderAppliedAt: appliedAt } = meta;
   const after = epochs.find((one) => one.meta.createdBy === endedBy)?.meta;
   const items = readEnded(join(folder.path, 'ended.ndjson'));
+  // Until its reset nobody can say how many are still open.
+  const dropped = reset === undefined ? 0 : Math.max(0, reset.old - items.length);
   return recordOf(
     {
       id: endedBy,
@@ -58,7 +60,7 @@ export async function readLocal(dir: string, wanted: number | undefined): Promis
       ...(order && { order: { version: order.version, ...(appliedAt !== undefined && { appliedAt }) } }),
       ...(reset && { resetAt: reset.at, connections: { old: reset.old, drained: reset.drained, cut: reset.cut } }),
     },
-    { upgradeId: endedBy, items, counts: countEnded(items), dropped: 0 },
+    { upgradeId: endedBy, items, counts: countEnded(items), dropped },
   );
 }
 

@@ -70,6 +70,12 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
   expect([await answer.text(), answer.headers.get('server')]).toEqual(['done\n', 'envoy']);
 
   const load = newConnections(SIDECAR_PORTS.app, 50, podIP);
+  // OpenKruise resets as soon as the new container is ready: the stream is still there then, and the old one waits for it.
+  let streamed = false;
+  const stream = fetch(`http://${podIP}:${SIDECAR_PORTS.app}/cgi-bin/slow?20`);
+  const whole = (await stream).text().finally(() => {
+    streamed = true;
+  });
   for (const [slot, version] of [
     [2, '1.40.0'],
     [1, '1.39.3'],
@@ -77,7 +83,9 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
   ] as const) {
     await client.apply(sidecarSet(image(version), EMPTY_IMAGE, LABELS));
     await settled(slot, version);
+    expect(streamed).toBe(true);
   }
+  expect((await whole).endsWith('\n20\nend\n')).toBe(true);
   const counts = await load.stop();
   expect(counts).toMatchObject({ refused: 0, lost: 0, failures: [] });
   expect(counts.answered).toBeGreaterThan(0);

@@ -74,9 +74,19 @@ export function sidecarPod({ images, ...app }: SidecarPod): V1Pod {
   return { ...pod, spec: { ...spec, containers: [...pair, ...(pod.spec?.containers ?? [])] } };
 }
 
-/** The Pod before injection. Its app answers `done`. */
+/** A line each second, as many as the query says, then `end`. */
+const SLOW = `#!/bin/sh
+echo "content-type: text/plain"; echo
+n=0; while [ $n -lt $QUERY_STRING ]; do n=$((n+1)); echo $n; sleep 1; done; echo end
+`;
+
+/** The Pod before injection. Its app answers `done`, and `/cgi-bin/slow?SECONDS` takes so long. */
 export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit<SidecarPod, 'images'>): V1Pod {
-  const serve = `mkdir -p /tmp/www && echo done > /tmp/www/index.html && exec httpd -f -p ${SIDECAR_PORTS.app} -h /tmp/www`;
+  const serve = [
+    'mkdir -p /tmp/www/cgi-bin && echo done > /tmp/www/index.html',
+    'echo "$SLOW" > /tmp/www/cgi-bin/slow && chmod +x /tmp/www/cgi-bin/slow',
+    `exec httpd -f -p ${SIDECAR_PORTS.app} -h /tmp/www`,
+  ].join(' && ');
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -92,6 +102,7 @@ export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit
           image: SYSTEM_IMAGE,
           imagePullPolicy: 'Never',
           command: ['sh', '-c', serve],
+          env: [{ name: 'SLOW', value: SLOW }],
           securityContext: { runAsUser: 65_534 },
         },
       ],

@@ -7,7 +7,7 @@ import {
 } from '@sluice/contract';
 import { describe, expect, it } from 'vitest';
 import { overBudget } from './cost.ts';
-import { Ledger, lifeOf } from './ledger.ts';
+import { cutBefore, Ledger, lifeOf } from './ledger.ts';
 
 const connection = (id: string, more: Partial<Connection> = {}): Connection => ({
   epoch: 1,
@@ -118,14 +118,31 @@ describe('Ledger', () => {
     ]);
   });
 
+  it('what an earlier agent cut is named by the reset, and told once', () => {
+    const { ends, ledger: first } = begin();
+    const one = held('1', { protocol: 'tcp' }, { reason: 'tcp', holds: true });
+    const deeds = { ...nothing, cut: new Map([['1', one]]) };
+    first.look([one], nothing, 1_000);
+    first.look([], deeds, 1_100);
+    const again: EndedConnection[] = [];
+    new Ledger((items) => again.push(...items), { items: ends }).close(deeds, 2_000, false);
+    expect([ends.length, again.length]).toEqual([1, 0]);
+    expect(cutBefore(ends)).toEqual([['1', { ...one, protected: false }]]);
+  });
+
   it('counts those that ended while nobody looked, after a restart too', () => {
     const calls: number[] = [];
-    const first: Ledger = new Ledger((items) => calls.push(items.length), { open: 5 });
+    const kept: EndedConnection[] = [];
+    const told = (items: readonly EndedConnection[]) => {
+      calls.push(items.length);
+      kept.push(...items);
+    };
+    const first: Ledger = new Ledger(told, { open: 5 });
     first.look([held('1'), held('2'), held('3')], nothing, 1_000);
     expect([first.dropped, calls]).toEqual([2, [0]]);
     first.look([held('1'), held('2')], nothing, 1_100);
     // Killed here: one is kept, and one more ends before the next agent looks.
-    const second: Ledger = new Ledger(() => {}, { open: 5, kept: 1 });
+    const second: Ledger = new Ledger(() => {}, { open: 5, items: kept });
     second.look([held('1')], nothing, 2_000);
     second.look([], nothing, 3_000);
     expect(second.dropped).toBe(3);

@@ -32,16 +32,18 @@ export class Ledger {
   readonly #onEnded: (items: readonly EndedConnection[]) => void;
 
   /**
-   * `begun.open`: connections when the drain began. `begun.kept`: ends that an earlier agent kept of it. Whoever is neither
+   * `begun.open`: connections when the drain began. `begun.items`: ends that an earlier agent kept of it. Whoever is neither
    * kept nor in the first list of all has ended with nobody looking, and is counted.
    */
   constructor(
     onEnded: (items: readonly EndedConnection[]) => void,
-    begun: { readonly open?: number | undefined; readonly kept?: number } = {},
+    begun: { readonly open?: number | undefined; readonly items?: readonly EndedConnection[] } = {},
   ) {
     this.#onEnded = onEnded;
     this.#open = begun.open;
-    this.#kept = begun.kept ?? 0;
+    const { items = [] } = begun;
+    this.#kept = items.length;
+    this.#noteCut(items);
   }
 
   /**
@@ -75,6 +77,10 @@ export class Ledger {
     this.#tell(rest, this.#missed(rest.length));
   }
 
+  #noteCut(ended: readonly EndedConnection[]): void {
+    for (const one of ended) if (one.how === 'cut') this.#cut.add(one.connection.id);
+  }
+
   /** Once, with the first list of all: how many are in no list. */
   #missed(known: number): number {
     if (this.#missedCounted || this.#open === undefined) return 0;
@@ -83,13 +89,23 @@ export class Ledger {
   }
 
   #tell(ended: readonly EndedConnection[], missed: number): void {
-    for (const one of ended) if (one.how === 'cut') this.#cut.add(one.connection.id);
+    this.#noteCut(ended);
     const room = Math.max(0, MAX_ENDED - this.#kept);
     const kept = ended.slice(0, room);
     this.#kept += kept.length;
     this.dropped += ended.length - kept.length + missed;
     if (ended.length > 0 || missed > 0) this.#onEnded(kept);
   }
+}
+
+/** What an earlier agent cut of this drain, as deeds: the reset answers for that too. */
+export function cutBefore(items: readonly EndedConnection[]): [string, HeldConnection][] {
+  return items
+    .filter(({ how }) => how === 'cut')
+    .map(({ connection, reason, rule, released }) => [
+      connection.id,
+      { connection, protected: false, reason, holds: true, rule, ...(released !== undefined && { released }) },
+    ]);
 }
 
 function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {

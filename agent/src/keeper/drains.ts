@@ -6,7 +6,7 @@ import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
 import { Forecast } from '../epochs/forecast.ts';
-import { Ledger } from '../epochs/ledger.ts';
+import { cutBefore, Ledger } from '../epochs/ledger.ts';
 import { writeOrder } from '../epochs/order-file.ts';
 import { pressureForAll, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
@@ -55,15 +55,12 @@ export class Drains {
       if (old.meta.oldConnections === undefined) old.update(countOf(old));
     }
     const ended = new EndedOutbox(this.#context, old, upgradeId);
-    const { open, items: kept } = ended.begun();
+    const begun = ended.begun();
     const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
-    const ledger: Ledger = new Ledger(
-      (items) => {
-        forecast.ended(items);
-        ended.add(items, ledger.dropped);
-      },
-      { open, kept: kept.length },
-    );
+    const ledger: Ledger = new Ledger((items) => {
+      forecast.ended(items);
+      ended.add(items, ledger.dropped);
+    }, begun);
     const watch: DrainWatch = new DrainWatch({
       epoch: old.number,
       startedAt: old.meta.drainingSince ?? now(),
@@ -77,7 +74,8 @@ export class Drains {
     });
     this.#draining.set(old.number, { timers: new Set(), ledger, ended, forecast });
     old.drain = watch;
-    forecast.ended(kept);
+    forecast.ended(begun.items);
+    for (const [id, one] of cutBefore(begun.items)) watch.deeds.cut.set(id, one);
     old.table.onChange = () => watch.poke();
     old.table.onOrder = (order) => this.apply(old, order, 'xds');
     old.table.subscribe(SUBSCRIBE_MS);

@@ -51,44 +51,49 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
   let peer: { close(): Promise<void> } | undefined;
   let files = { close() {} };
   let sync: NodeJS.Timeout | undefined;
+  /** Told to end: what the start then throws is no failure. */
+  let leaving = false;
+  const leave = (report?: EndReport) => {
+    leaving = true;
+    return close(report);
+  };
+  const terminate = async () => {
+    // Where nothing serves yet the start is given up, and the peer, if there is one, goes on.
+    const nothing = context.registry.all().every((epoch) => epoch.meta.state === 'starting');
+    if (nothing && !ending.begun) return leave();
+    const report = await ending.terminate();
+    if (report.end === 'held') await parts.statusPortGiven();
+    await leave(report);
+  };
+  const hotRestart = (reason: string) => restart(context, upgrades, parts.link()?.connected ?? false, reason);
   try {
     // First of all: an agent that has no right to this slot must not start an Envoy, which would take connections.
     peer = await openPeer(context, drains);
     await adopt(context, drains, watch);
+    if (options.signals !== false) {
+      // Before the start: the first process of a container has no default action for a signal.
+      const reopenLogs = () => {
+        for (const epoch of context.registry.all()) signalProcess(epoch.process, 'SIGUSR1');
+      };
+      undoSignals = installSignals({ terminate, hotRestart, reopenLogs, leave: () => leave() }, log);
+    }
     // As soon as an epoch serves here, for the peer may be told to end: never of one that stands by.
     void context.standing
       .until(() => context.registry.serving(), stop.signal)
       .then(() => parts.claimStatusPort())
       .catch(() => {});
     if (!context.registry.serving()) await boot(context, watch);
-    const link = parts.connect();
+    stop.signal.throwIfAborted();
+    parts.connect();
     announceEpochs(context);
     sync = setInterval(() => void syncKept(context), KEPT_SYNC_MS);
-    const hotRestart = (reason: string) => restart(context, upgrades, link?.connected ?? false, reason);
     files = watchFiles(
       [config.bootstrap, ...config.watch],
       (changed) => void hotRestart(`changed: ${changed.join(', ')}`),
     );
-    if (options.signals !== false) {
-      undoSignals = installSignals(
-        {
-          terminate: async () => {
-            const report = await ending.terminate();
-            if (report.end === 'held') await parts.statusPortGiven();
-            await close(report);
-          },
-          hotRestart,
-          reopenLogs: () => {
-            for (const epoch of context.registry.all()) signalProcess(epoch.process, 'SIGUSR1');
-          },
-          leave: () => close(),
-        },
-        log,
-      );
-    }
   } catch (thrown) {
     await close();
-    throw toSluiceError(thrown);
+    if (!leaving) throw toSluiceError(thrown);
   }
   return { done: ended.promise, epochs: () => context.registry.statuses(config.slot), close: () => close() };
 }

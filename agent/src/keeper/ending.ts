@@ -30,6 +30,11 @@ export class Ending {
     this.#linked = linked;
   }
 
+  /** Epochs are being ended, or have been. */
+  get begun(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** The preStop hook: resolves when nothing is left to wait for, or the bound is reached. */
   async prestop(): Promise<EndReport> {
     const end = await this.#decide();

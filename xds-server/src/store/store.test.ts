@@ -2,8 +2,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { DEFAULT_POLICY } from '@sluice/contract';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { STORE_CONFORMANCE } from './conformance.ts';
+import type { OrderSink } from '../drain/commands.ts';
+import { Driver } from '../drain/driver.ts';
+import type { Agents } from '../link/agents.ts';
+import type { Log } from '../log.ts';
+import { STORE_CONFORMANCE, sampleUpgrade } from './conformance.ts';
 import { MemoryStore } from './memory.ts';
 import { SqliteStore } from './sqlite.ts';
 import type { Store } from './store.ts';
@@ -42,6 +47,31 @@ describe('SqliteStore', () => {
     const file = join(folder, 'state.db');
     writeFileSync(file, 'no database, but long enough to have a header '.repeat(20));
     expect(() => new SqliteStore(file)).toThrow(/state file .*: expected a database/);
+  });
+
+  it('takes up the file of schema version 1, and a controller the upgrades in it', async () => {
+    const file = join(folder, 'state.db');
+    const db = new DatabaseSync(file);
+    db.exec(`CREATE TABLE agents (proxy TEXT NOT NULL, slot TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (proxy, slot)) STRICT;
+      CREATE TABLE upgrades (
+        id TEXT PRIMARY KEY, proxy TEXT NOT NULL, phase TEXT NOT NULL, created_at INTEGER NOT NULL,
+        version INTEGER NOT NULL, body TEXT NOT NULL
+      ) STRICT;
+      CREATE INDEX upgrades_by_proxy ON upgrades (proxy, created_at DESC, id DESC);
+      CREATE TABLE record (
+        upgrade_id TEXT NOT NULL REFERENCES upgrades (id) ON DELETE CASCADE, seq INTEGER NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (upgrade_id, seq)
+      ) STRICT;
+      PRAGMA user_version = 1;`);
+    const { memory: _, pacing: __, rules: ___, ...policy } = DEFAULT_POLICY;
+    const old = { ...sampleUpgrade('a', { phase: 'Done' }), policy };
+    db.prepare('INSERT INTO upgrades VALUES (?, ?, ?, ?, 3, ?)').run('a', 'edge', 'Done', 1_000, JSON.stringify(old));
+    db.close();
+    const store = keep(new SqliteStore(file));
+    await store.appendEnded('a', [], 4);
+    expect(await store.ended('a')).toEqual({ items: [], dropped: 4 });
+    const driver = new Driver({ store, agents: {} as Agents, orders: {} as OrderSink, log: {} as Log });
+    expect((await driver.find('a'))?.policy).toEqual(DEFAULT_POLICY);
   });
 
   it('refuses the file of a newer Sluice', () => {

@@ -4,6 +4,13 @@ import type { DrainPolicy } from './policy.ts';
 import { type Treatment, treatmentOf } from './treatment.ts';
 import type { HoldReason, ReleasedBy } from './verdict.ts';
 
+/**
+ * Nothing younger is told to leave, whoever's turn it is. A connection on which nothing has come yet, one in its TLS
+ * handshake too, has no codec that could say a word: Envoy closes it with FIN, and its first request is lost
+ * (conn_manager_impl.cc, onConnectionDurationTimeout). An old epoch accepts no more, so all are older two seconds later.
+ */
+export const FRESH_MS = 2_000;
+
 /** What one connection is judged by. Times are epoch milliseconds. */
 export interface JudgeInput {
   readonly now: number;
@@ -138,7 +145,8 @@ function holdsNothing(connection: Connection, input: JudgeInput): boolean {
 function graceEnd(connection: Connection, treatment: Treatment, input: JudgeInput): number | undefined {
   if (!treatment.nudge || input.orderAppliedAt === undefined || input.order?.action === 'stop') return undefined;
   if (input.paced && connection.toldAt === undefined) return undefined;
-  const since = Math.max(input.orderAppliedAt, connection.toldAt ?? 0, connection.lastActivityAt ?? 0);
+  const toldAt = Math.max(connection.toldAt ?? 0, connection.openedAt + FRESH_MS);
+  const since = Math.max(input.orderAppliedAt, toldAt, connection.lastActivityAt ?? 0);
   return since + treatment.silentIdleGraceMs;
 }
 

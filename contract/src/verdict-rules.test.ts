@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Connection, PROTOCOLS, type Protocol } from './connections.ts';
+import { FRESH_MS } from './judge.ts';
 import { DEFAULT_POLICY, type DrainPolicy, type PolicyRule } from './policy.ts';
 import type { Witness } from './verdict.ts';
 import {
@@ -101,6 +102,16 @@ describe('turns', () => {
     const told = { ...idle, toldAt: START + GRACE };
     expect(computeVerdict(input([told], {}, { ...late, now: START + 2 * GRACE - 1 })).safe).toBe(false);
     expect(closableIdle(input([told], {}, late))).toEqual(['1']);
+  });
+});
+
+describe('young ones', () => {
+  it('have their grace from when they can be told: no sooner than two seconds old', () => {
+    const young = connection('1', 'unknown', { openedAt: START - 100 });
+    const short = { http1: { silentIdleGraceMs: 500 } };
+    const told = START - 100 + FRESH_MS;
+    expect(closableIdle(input([young], short, { now: told + 499 }))).toEqual([]);
+    expect(closableIdle(input([young], short, { now: told + 500 }))).toEqual(['1']);
   });
 });
 

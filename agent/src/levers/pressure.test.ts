@@ -1,9 +1,10 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { FRESH_MS } from '@sluice/contract';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { FRESH_MS, PRESET_DURATION_MS, pressureForAll, pressureForCutoff, writePressure } from './pressure.ts';
+import { PRESET_DURATION_MS, pressureForAll, pressureForCutoff, writePressure } from './pressure.ts';
 
 const MONTH_MS = 2_592_000_000;
 

@@ -1,15 +1,9 @@
 import { renameSync, writeFileSync } from 'node:fs';
+import { FRESH_MS } from '@sluice/contract';
 import { MAX_CONNECTION_DURATION } from '@sluice/contract/presets/index';
 
 /** What the presets set where the user has set none. */
 export const PRESET_DURATION_MS = Number.parseFloat(MAX_CONNECTION_DURATION) * 1_000;
-
-/**
- * Nothing younger is ever told to leave. A connection on which nothing has come yet, one in its TLS handshake too, has no
- * codec that could say a word: Envoy closes it with FIN, and its first request is lost (conn_manager_impl.cc,
- * onConnectionDurationTimeout). An old epoch accepts no more, so all are older two seconds later.
- */
-export const FRESH_MS = 2_000;
 
 /** Below this pressure the reduce_timeouts action is idle, at 1 it is saturated: the `scaled` trigger of the presets. */
 const SCALING_THRESHOLD = 0.1;

@@ -1,5 +1,12 @@
-import { type Connection, type DrainPolicy, leavesSomeAlone, type PacingProgress, treatmentOf } from '@sluice/contract';
-import { FRESH_MS, pressureForAll, pressureForCutoff } from '../levers/pressure.ts';
+import {
+  type Connection,
+  type DrainPolicy,
+  FRESH_MS,
+  leavesSomeAlone,
+  type PacingProgress,
+  treatmentOf,
+} from '@sluice/contract';
+import { pressureForAll, pressureForCutoff } from '../levers/pressure.ts';
 import type { Log } from '../log.ts';
 import { adaptRate, type Load, type Rate } from './adapt.ts';
 import {

@@ -75,8 +75,8 @@ export class DrainWatch {
   orderAppliedAt: number | undefined;
   /** Tells connections one after the other; undefined: all were told at once. */
   pacer: Pacer | undefined;
-  /** Who is to be told first is being found out. */
-  awaitsPacer = false;
+  /** The order whose pacer is being prepared: who is to be told first is being found out. */
+  awaitsPacer: DrainOrder | undefined;
   /** The lingering epochs hold more than policy's budget, and this is the one to give up. */
   overBudget = false;
   readonly deeds: { idleClosed: Set<string>; cut: Map<string, HeldConnection> } & Deeds = {
@@ -211,7 +211,7 @@ export class DrainWatch {
       policy: this.policy,
       drainStartedAt: this.#options.startedAt,
       connections: pacer === undefined ? listed : listed.map((one) => pacer.annotate(one)),
-      paced: pacer?.paced ?? this.awaitsPacer,
+      paced: pacer?.paced ?? this.awaitsPacer !== undefined,
       overBudget: this.overBudget,
       ...(sources.kernelList && { listedBy: 'kernel' as const }),
       witnesses: [filter.witness, admin.witness, kernel],
@@ -288,7 +288,7 @@ function materiallyDiffers(a: Verdict | undefined, b: Verdict): boolean {
       v.limit,
       v.disagreement,
       v.held.map((h) => [h.connection.id, h.reason, h.protected, h.connection.protocol, h.rule]),
-      v.witnesses.map((w) => [w.name, w.open, w.why]),
+      v.witnesses.map((w) => [w.name, w.open]),
       [v.pacing?.told, v.pacing?.perSecond, v.pacing?.strain, v.cost?.at],
       [v.estimate?.endsAt, v.estimate?.endsLate].map((at) => at && Math.round(at / 5_000)),
     ]);

@@ -125,6 +125,7 @@ export class Drains {
     const before = watch.order;
     watch.applied(order, at);
     if (order.action === 'stop') {
+      watch.awaitsPacer = undefined;
       watch.pacer?.stop();
       watch.pacer = undefined;
       writePressure(old.folder.pressure, 0);
@@ -132,11 +133,15 @@ export class Drains {
     }
     // A new share of the same pacing goes on where it is.
     const same = before?.action === 'drain' && JSON.stringify(before.policy) === JSON.stringify(order.policy);
-    if (watch.pacer && same && before.cutoffAgeMs === order.cutoffAgeMs) {
-      watch.pacer.setRate(rateOf(order));
-      return;
+    if (same && before.cutoffAgeMs === order.cutoffAgeMs) {
+      // One that is being prepared takes the newest rate when it is ready; begun anew each time it might never be.
+      if (watch.awaitsPacer) return;
+      if (watch.pacer) {
+        watch.pacer.setRate(rateOf(order));
+        return;
+      }
     }
-    watch.awaitsPacer = true;
+    watch.awaitsPacer = order;
     const begun = resumed || before?.action === 'drain';
     startPacing(this.#context, old, order, begun)
       .catch((error: unknown) => {
@@ -145,8 +150,8 @@ export class Drains {
         writePressure(old.folder.pressure, pressureForAll());
       })
       .finally(() => {
-        // A newer order waits for its own.
-        if (watch.order === order) watch.awaitsPacer = false;
+        // A newer order with another policy waits for its own.
+        if (watch.awaitsPacer === order) watch.awaitsPacer = undefined;
         watch.poke();
       });
   }

@@ -28,6 +28,7 @@ const connection: Connection = {
   protocol: 'http1',
   openedAt: Date.now() - 60_000,
 };
+const probe: Connection = { ...connection, id: '8', listener: 'p' };
 
 let folder: string;
 beforeEach(() => {
@@ -40,6 +41,7 @@ function epoch(order: DrainOrder, listed: boolean[]) {
   const marked: string[] = [];
   const watch = {
     order,
+    awaitsPacer: order,
     pacer: undefined,
     verdict: undefined,
     untilListed: async () => listed.shift() ?? false,
@@ -49,7 +51,7 @@ function epoch(order: DrainOrder, listed: boolean[]) {
     number: 1,
     ending: false,
     meta: { wasm: true, leave: true, oldConnections: 1, startedAt: 0 },
-    table: { connections: () => [connection], marks: true, mark: (ids: string[]) => marked.push(...ids) },
+    table: { connections: () => [connection, probe], marks: true, mark: (ids: string[]) => marked.push(...ids) },
     admin: { get: async () => Promise.reject(new Error('no admin')) },
     folder: { pressure: join(folder, 'pressure') },
     drain: watch,
@@ -79,6 +81,7 @@ it('a second order with another policy: the pacer of the first one stops at once
   expect(told).toBeGreaterThan(0);
   expect(pressure()).toBeGreaterThan(0.9);
   watch.order = alone;
+  watch.awaitsPacer = alone;
   await startPacing(context, old, alone, true);
   expect(watch.pacer).not.toBe(before);
   expect(watch.pacer?.annotate(connection).toldAt).toBe(told);
@@ -90,6 +93,16 @@ it('an order that came meanwhile has its own pacer', async () => {
   const { old, watch, context } = epoch(alone, [true]);
   const starting = startPacing(context, old, alone, false);
   watch.order = orderOf({});
+  watch.awaitsPacer = watch.order;
   await starting;
   expect(watch.pacer).toBeUndefined();
+});
+
+it('a share of the rate that came while the list was awaited is in force', async () => {
+  const { old, watch, context } = epoch(alone, [false, false, true]);
+  const starting = startPacing(context, old, alone, false);
+  watch.order = { ...alone, version: 2, pace: { perSecond: 3 } };
+  await starting;
+  watch.pacer?.stop();
+  expect(watch.pacer?.progress().perSecond).toBe(3);
 });

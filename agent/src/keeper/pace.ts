@@ -33,7 +33,7 @@ export async function startPacing(
   if (watch === undefined) return;
   // An order before this one tells nobody more while this one is prepared.
   watch.pacer?.stop();
-  const perSecond = rateOf(order);
+  const perSecond = rateOf(watch.order ?? order);
   const chooses = needsMarks(order.policy);
   const open = old.meta.oldConnections;
   // All their turns come within the first tick: no need to know them one by one.
@@ -49,7 +49,7 @@ export async function startPacing(
     durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
     usualMs = await usualLatency(old.admin).catch(() => undefined);
     complete = (await listed) ?? false;
-    const wanted = () => !signal.aborted && watch.order === order && !old.ending;
+    const wanted = () => !signal.aborted && watch.awaitsPacer === order && !old.ending;
     // Whom policy leaves alone is known from the list only: without it nobody could be told, and the drain had no end.
     const needsList = wasm && chooses && leavesSomeAlone(order.policy) && old.meta.leave === true;
     if (needsList && !complete && wanted()) {
@@ -72,7 +72,8 @@ export async function startPacing(
   };
   const pacer = new Pacer({
     policy: order.policy,
-    perSecond: few ? 0 : perSecond,
+    // A share of the fleet's rate may have come meanwhile.
+    perSecond: few ? 0 : rateOf(watch.order ?? order),
     floorAgeMs: order.cutoffAgeMs,
     can: {
       ages: complete,

@@ -112,3 +112,33 @@ test('two agents that claim one slot: the second is refused by name, the first s
   await expect(agent('one', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|to be free/);
   expect((await one.serving()).epoch).toBe(0);
 });
+
+test('a take-over that meets an upgrade of the peer’s own comes after it: one line of epochs, nothing lost', async () => {
+  const one = await agent('one', '1', '1.38.3');
+  const load = newConnections(port, 100);
+  await one.call('POST', '/v1/upgrade', { to: await envoyBinary('1.39.3') });
+  const two = await agent('two', '2', '1.40.0');
+  expect((await two.serving()).version).toBe('1.40.0');
+  await one.line('the peer takes over', ({ step, serving }) => step === 'served' && serving === true);
+  const left = (await one.epochs()).filter(({ state }) => state === 'serving' || state === 'starting');
+  expect(left).toEqual([]);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
+test('the old Envoy crashes while the new agent takes over: it is not started again beside the new one', async () => {
+  const one = await agent('one', '1', '1.39.3');
+  const { pid } = await one.serving();
+  const starting = agent('two', '2', '1.40.0');
+  await one.line('the peer takes over', ({ step }) => step === 'taking');
+  process.kill(pid, 'SIGKILL');
+  const two = await starting;
+  expect((await two.serving()).version).toBe('1.40.0');
+  await one.line('the peer takes over', ({ step }) => step === 'served');
+  // A task behind the relaunch: when it is refused, that one has been decided.
+  await one.call('POST', '/v1/upgrade', { to: await envoyBinary('1.39.3') });
+  await one.line('upgrade failed');
+  expect((await one.epochs()).filter(({ state }) => state === 'serving')).toEqual([]);
+  const load = newConnections(port, 100);
+  expect((await two.call('GET', '/v1/wait')).body).toMatchObject({ state: 'serving' });
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});

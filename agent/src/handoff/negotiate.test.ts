@@ -54,3 +54,11 @@ test('the environment of a SidecarSet, and what is not a number in it', () => {
   expect(readSidecarsetVersions({ SIDECARSET_VERSION: '3', SIDECARSET_VERSION_ALT: '0' })).toEqual({ own: 3, alt: 0 });
   expect(() => readSidecarsetVersions({ SIDECARSET_VERSION: 'new' })).toThrow(/SIDECARSET_VERSION/);
 });
+
+test('a peer that is about to serve again is waited for, and its version still decides', () => {
+  const peer = { slot: '1', nextEpoch: 4, busy: true };
+  expect(negotiate({ slot: '2' }, peer)).toEqual({ role: 'wait' });
+  expect(negotiate({ slot: '2', versions: { own: 2, alt: 1 } }, { ...peer, version: 1 })).toEqual({ role: 'wait' });
+  expect(negotiate({ slot: '2', versions: { own: 1, alt: 2 } }, { ...peer, version: 2 })).toEqual({ role: 'standby' });
+  expect(negotiate({ slot: '2' }, { ...peer, busy: false })).toEqual({ role: 'first', epoch: 4 });
+});

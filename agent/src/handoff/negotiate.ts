@@ -13,6 +13,8 @@ export interface Peer {
   readonly version?: number;
   /** Set while an epoch of it accepts. */
   readonly serving?: { readonly epoch: number };
+  /** It is starting an epoch, or will again after a crash; absent from an older agent. */
+  readonly busy?: boolean;
   /** The next epoch number that neither of the two has used. */
   readonly nextEpoch: number;
 }
@@ -24,7 +26,7 @@ export type Role =
   | { readonly role: 'new'; readonly epoch: number; readonly from: number }
   /** The peer is the newer one: start nothing. */
   | { readonly role: 'standby' }
-  /** An upgrade is under way and the peer that is to hand over has not been heard yet. */
+  /** An upgrade is under way and the peer that is to hand over has not been heard yet, or has nothing that serves yet. */
   | { readonly role: 'wait' };
 
 /**
@@ -38,5 +40,7 @@ export function negotiate(mine: Mine, peer: Peer | undefined, nextEpoch = 0): Ro
   const theirs = peer.version ?? alt;
   const older = mine.versions !== undefined && theirs !== 0 && own < theirs;
   if (peer.serving) return older ? { role: 'standby' } : { role: 'new', epoch, from: peer.serving.epoch };
-  return older ? { role: 'standby' } : { role: 'first', epoch };
+  if (older) return { role: 'standby' };
+  // Two that start one each would share the connections.
+  return peer.busy === true ? { role: 'wait' } : { role: 'first', epoch };
 }

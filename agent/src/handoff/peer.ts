@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
-import { SluiceError, toSluiceError } from '@sluice/contract';
+import { CATALOGUE, type ErrorCode, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import type { Surroundings } from '../preflight/shared.ts';
 import { closeServer, SERVER_TIMEOUTS } from '../status/http.ts';
@@ -143,13 +143,20 @@ function call(socketPath: string, method: string, path: string, body?: unknown):
       text(response)
         .then((answer) => {
           if (response.statusCode === 200) return resolve(parseAnswer(answer));
-          throw new SluiceError('INPUT_INVALID', `expected the peer to accept ${path}, found: ${answer.slice(0, 300)}`);
+          throw refusal(path, answer);
         })
         .catch(reject);
     });
     out.on('error', reject);
     out.end(body === undefined ? undefined : JSON.stringify(body));
   });
+}
+
+/** The peer's own error where it is one of ours. */
+function refusal(path: string, answer: string): SluiceError {
+  const found = `expected the peer to accept ${path}, found: ${answer.slice(0, 300)}`;
+  const code = /^\{"code":"SLUICE_([A-Z_]+)"/.exec(answer)?.[1];
+  return new SluiceError(code !== undefined && code in CATALOGUE ? (code as ErrorCode) : 'INPUT_INVALID', found);
 }
 
 function parseAnswer(answer: string): unknown {

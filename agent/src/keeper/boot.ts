@@ -1,4 +1,4 @@
-import { SluiceError } from '@sluice/contract';
+import { SluiceError, toSluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor, type StartOptions } from '../epochs/handover.ts';
 import { takeLock } from '../handoff/lock.ts';
@@ -58,10 +58,10 @@ async function decide(
     context.standing.set({ role: decided.role, peer: peer?.state.slot });
     if (decided.role === 'standby') return true;
     if (decided.role === 'new' && peer?.state.serving) {
-      await takeOver(context, watch, { path: peer.path, state: peer.state, from: peer.state.serving });
+      return await takeOver(context, watch, { path: peer.path, state: peer.state, from: peer.state.serving }, last);
     }
     // The peer that was to hand over never came: nobody serves, so this one must.
-    else if (decided.role === 'first' || last) await firstEpoch(context, watch);
+    if (decided.role === 'first' || last) await firstEpoch(context, watch);
     else return false;
     return true;
   } finally {
@@ -98,11 +98,13 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
   log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
 }
 
+/** False when the peer is about to change what it serves: to be negotiated anew. */
 async function takeOver(
   context: KeeperContext,
   watch: (epoch: Epoch) => void,
   peer: { readonly path: string; readonly state: PeerState; readonly from: PeerEpoch },
-): Promise<void> {
+  last: boolean,
+): Promise<boolean> {
   const { from } = peer;
   const { config, log } = context;
   if (from.hotRestart === false || !config.hotRestart) {
@@ -133,7 +135,16 @@ async function takeOver(
   };
   const start = (options: StartOptions) => bringUp({ ...options, predecessor });
   // An older agent does not know this step: it only keeps its end waiting for this start.
-  await tell('taking').catch((error: unknown) => log('debug', 'the peer does not wait', { error: String(error) }));
+  try {
+    await tell('taking');
+  } catch (thrown) {
+    const error = toSluiceError(thrown);
+    log('info', 'the peer does not wait', { code: error.code, error: error.message });
+    if (error.code === 'UPGRADE_CONFLICT') {
+      if (last) throw error;
+      return false;
+    }
+  }
   const { epoch, independent, servingAt } = await bring(context, { plan, start, watch }).catch(
     async (error: unknown) => {
       await tell('gave-up').catch(() => {});
@@ -156,6 +167,7 @@ async function takeOver(
   await insist(context, () => tell('served'));
   await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
   await keepListeners(context, epoch);
+  return true;
 }
 
 /** A peer that never hears it is gone, with its epoch; or else its log and ours say so. */

@@ -1,3 +1,4 @@
+import { SluiceError } from '@sluice/contract';
 import { createPeerServer, PEER_PROTOCOL, type Served, type Step } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
@@ -24,6 +25,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
           slot: config.slot,
           nextEpoch: Math.max(lastReserved(shared), registry.folders().at(-1)?.epoch ?? -1) + 1,
           surroundings: readSurroundings(),
+          busy: context.exclusive.busy,
           ...(versions && { version: versions.own }),
           ...(serving && {
             serving: { ...serving.meta },
@@ -37,25 +39,45 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
   );
 }
 
-/** A step about an epoch that does not serve here is an old one: nothing to do. */
+/** `taking` may be refused: UPGRADE_CONFLICT while this agent is about to change what serves, or has. */
 async function follow(context: KeeperContext, drains: Drains, step: Step, message: Served): Promise<void> {
   const { config, registry, kept, log, standing } = context;
   const { epoch, from, upgradeId, slot = 'other' } = message;
   const old = registry.get(from);
-  log('info', 'the peer takes over', { step, epoch, from, slot });
-  if (old?.meta.state !== 'serving') return;
+  const serving = old?.meta.state === 'serving';
+  log('info', 'the peer takes over', { step, epoch, from, slot, serving });
   switch (step) {
     case 'taking':
-      return standing.set({ taking: upgradeId, peer: slot });
+      if (!serving || context.exclusive.busy) {
+        const found = serving ? 'another start under way' : 'that it does not serve here';
+        throw new SluiceError('UPGRADE_CONFLICT', `expected epoch ${from} to be taken over, found ${found}`);
+      }
+      standing.set({ taking: upgradeId, peer: slot });
+      void holdStarts(context);
+      return;
     case 'stop':
       // Without `graceful`: they stop, and nobody is told; that is for the drain (see methods/hot-restart.ts).
-      await old.admin.post('/drain_listeners');
+      if (serving) await old.admin.post('/drain_listeners');
       return;
     case 'served':
       kept.closeAll(); // the peer keeps them now; two keepers would hold what neither serves
-      drains.begin(old, upgradeId, config.policy);
+      if (serving) drains.begin(old, upgradeId, config.policy);
       return standing.set({ taking: undefined, handedTo: { epoch, slot } });
     case 'gave-up':
       return standing.set({ taking: undefined });
   }
+}
+
+/** Beyond the peer's own bound of its start, for one that went without a word. */
+const WORDLESS_MS = 10_000;
+
+/** While the peer takes over nothing is started here: no upgrade, and no relaunch of what may be replaced in a moment. */
+async function holdStarts({ config, exclusive, signal, standing, log }: KeeperContext): Promise<void> {
+  const bound = AbortSignal.any([signal, AbortSignal.timeout(config.startTimeoutMs + WORDLESS_MS)]);
+  await exclusive
+    .run(() => standing.until(() => standing.facts.taking === undefined || undefined, bound))
+    .catch((error: unknown) => {
+      log('warn', 'the peer went without a word', { error: String(error) });
+      standing.set({ taking: undefined });
+    });
 }

@@ -62,7 +62,7 @@ export class Crashes {
     crashed.release();
     registry.remove(crashed);
     // An upgrade that was under way has put another one in its place: two that accept would share the connections.
-    if (registry.serving()) return announceEpochs(this.#context);
+    if (registry.serving() || this.#context.standing.facts.handedTo) return announceEpochs(this.#context);
     const upgradeId = crashed.meta.createdBy;
     for (;;) {
       const decision = onCrash(this.#history, now());

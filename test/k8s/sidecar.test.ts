@@ -4,7 +4,7 @@ import { newConnections } from '../harness/connects.ts';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
 import { Node } from '../harness/k8s/node.ts';
-import { podReady } from '../harness/k8s/pods.ts';
+import { podReady, watchReadiness } from '../harness/k8s/pods.ts';
 import {
   bootstrapMap,
   EMPTY_IMAGE,
@@ -57,6 +57,7 @@ it('an Envoy of one container hands over to that of the other, behind REDIRECT, 
   const answer = await fetch(`http://${address}:${SIDECAR_PORTS.app}/`);
   expect([await answer.text(), answer.headers.get('server')]).toEqual(['done\n', 'envoy']);
 
+  const readiness = await watchReadiness(cluster, 'shop');
   const load = newConnections(SIDECAR_PORTS.app, 50, address);
   await client.patch(pod, { spec: { containers: [{ name: 'proxy-2', image: 'sluice.test/sluice:1.40.0' }] } });
   const status = async () => (await fetch(`http://${address}:${SIDECAR_PORTS.status}/healthz/ready`)).text();
@@ -73,6 +74,7 @@ it('an Envoy of one container hands over to that of the other, behind REDIRECT, 
       ) || undefined,
     { limitMs: 90_000 },
   );
+  console.log('the Pod was not Ready:', JSON.stringify(readiness.stop().gaps));
   const counts = await load.stop();
   expect(counts).toMatchObject({ refused: 0, lost: 0, failures: [] });
   expect(counts.answered).toBeGreaterThan(0);

@@ -5,7 +5,7 @@ import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
 import { startKruise } from '../harness/k8s/kruise.ts';
 import { Node } from '../harness/k8s/node.ts';
-import { podReady } from '../harness/k8s/pods.ts';
+import { podReady, watchReadiness } from '../harness/k8s/pods.ts';
 import {
   appPod,
   bootstrapMap,
@@ -69,6 +69,7 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
   const answer = await fetch(`http://${podIP}:${SIDECAR_PORTS.app}/`);
   expect([await answer.text(), answer.headers.get('server')]).toEqual(['done\n', 'envoy']);
 
+  const readiness = await watchReadiness(cluster, 'shop');
   const load = newConnections(SIDECAR_PORTS.app, 50, podIP);
   // OpenKruise resets as soon as the new container is ready: the stream is still there then, and the old one waits for it.
   let streamed = false;
@@ -86,6 +87,7 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
     expect(streamed).toBe(true);
   }
   expect((await whole).endsWith('\n20\nend\n')).toBe(true);
+  console.log('the Pod was not Ready:', JSON.stringify(readiness.stop().gaps));
   const counts = await load.stop();
   expect(counts).toMatchObject({ refused: 0, lost: 0, failures: [] });
   expect(counts.answered).toBeGreaterThan(0);

@@ -1,4 +1,4 @@
-import type { V1Pod } from '@kubernetes/client-node';
+import { type V1Pod, Watch } from '@kubernetes/client-node';
 import type { Cluster } from './cluster.ts';
 
 /** Waits until that Pod is Ready. @throws Error with its last state */
@@ -14,4 +14,45 @@ export function podReady(cluster: Cluster, name: string, namespace = 'default', 
       fieldSelector: `metadata.name=${name}`,
     },
   );
+}
+
+export interface Readiness {
+  /** Each time that the Pod was not Ready: when it began, since `watchReadiness` was called, and how long it lasted, in ms. */
+  readonly gaps: readonly { readonly at: number; readonly ms: number; readonly containers: readonly string[] }[];
+}
+
+/**
+ * Sees a Pod become Ready and not, by the API server's events as they arrive: a condition's own time has whole seconds only.
+ * `containers` of a gap are those that were not ready when it began.
+ */
+export async function watchReadiness(
+  cluster: Cluster,
+  name: string,
+  namespace = 'default',
+): Promise<{ stop(): Readiness }> {
+  const begun = performance.now();
+  const gaps: { at: number; ms: number; containers: string[] }[] = [];
+  let lost: { at: number; containers: string[] } | undefined;
+  const end = () => {
+    if (lost !== undefined) gaps.push({ ...lost, ms: Math.round(performance.now() - begun) - lost.at });
+    lost = undefined;
+  };
+  const seen = (_: string, pod: V1Pod) => {
+    const ready = pod.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
+    if (ready) end();
+    else {
+      const containers = pod.status?.containerStatuses?.filter((one) => !one.ready).map((one) => one.name) ?? [];
+      lost ??= { at: Math.round(performance.now() - begun), containers };
+    }
+  };
+  const path = `/api/v1/namespaces/${namespace}/pods`;
+  const query = { fieldSelector: `metadata.name=${name}` };
+  const opened = await new Watch(cluster.kubeConfig).watch(path, query, seen, () => undefined);
+  return {
+    stop() {
+      opened.abort();
+      end();
+      return { gaps };
+    },
+  };
 }

@@ -28,12 +28,12 @@ export async function readPlanFacts(
 ): Promise<PlanFacts> {
   const { policy, method, now } = subject;
   const unread: string[] = [];
-  const known = serving.meta.wasm ? serving.table.snapshot(SNAPSHOT_MS).catch(() => undefined) : undefined;
+  const open = openOf(serving, unread);
+  const known = serving.meta.wasm ? serving.table.snapshot(SNAPSHOT_MS, open).catch(() => undefined) : undefined;
   const admin = await readAdmin(serving.admin, unread);
   await known;
   const complete = serving.meta.wasm && serving.table.complete();
   const connections = complete ? serving.table.connections() : undefined;
-  const open = openOf(serving, unread);
   const cost = costOf(serving.process.pid, now);
   const lingering = registry.draining().map((one) => costOf(one.process.pid, now)?.privateBytes ?? 0);
   return {

@@ -81,6 +81,19 @@ describe('FilterTable', () => {
     expect(table.heardAt).toBe(NOW);
   });
 
+  it('does not take for its list what a quiet VM said before others came', async () => {
+    table.apply(report({ open: 0 }), NOW);
+    let listed = false;
+    const waiting = table.snapshot(60_000, 2).then(() => {
+      listed = true;
+    });
+    await Promise.resolve();
+    expect([table.complete(), listed]).toEqual([true, false]);
+    table.apply(snapshot([1, 2]), NOW);
+    await waiting;
+    expect(ids(table)).toEqual([1, 2]);
+  });
+
   it('follows a snapshot in parts, then deltas', () => {
     table.apply(report({ snapshotFirst: true, more: true, open: 3, records: [open(1), open(2)] }), NOW);
     expect(table.complete()).toBe(false);

@@ -144,12 +144,16 @@ export class FilterTable {
     this.#subscribedUntil = Math.max(this.#subscribedUntil, now + ms);
   }
 
-  /** Resolves when every connection is known one by one. Throws TIMEOUT after `ms`. */
-  async snapshot(ms: number): Promise<void> {
+  /**
+   * Resolves when every connection is known one by one. Throws TIMEOUT after `ms`. `atLeast`: so many are open, as another
+   * witness knows; a VM that was quiet may have said "none" seconds ago.
+   */
+  async snapshot(ms: number, atLeast = 0): Promise<void> {
     this.subscribe(ms + 5_000);
-    if (this.complete()) return;
+    const there = () => this.complete() && this.open() >= atLeast;
+    if (there()) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const look = () => this.complete() && resolve();
+    const look = () => there() && resolve();
     const timer = setTimeout(() => {
       reject(new SluiceError('TIMEOUT', `expected a snapshot of epoch ${this.epoch} within ${ms} ms, found none`));
     }, ms);

@@ -106,6 +106,27 @@ test('a second slot whose bootstrap Envoy refuses is refused before anything is 
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 
+test('a UDP listener of the peer is refused by name: its packets can not be passed on between two agents yet', async () => {
+  const bootstrap = staticBootstrap(port, await block.port()) as { static_resources: { listeners: unknown[] } };
+  const udp = await block.port();
+  const type = (name: string) => `type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.${name}`;
+  const route = { name: 'route', typed_config: { '@type': type('Route'), cluster: 'up' } };
+  const proxy = { '@type': type('UdpProxyConfig'), stat_prefix: 'udp', matcher: { on_no_match: { action: route } } };
+  bootstrap.static_resources.listeners.push({
+    name: 'udp',
+    address: { socket_address: { protocol: 'UDP', address: '127.0.0.1', port_value: udp } },
+    udp_listener_config: {},
+    listener_filters: [{ name: 'proxy', typed_config: proxy }],
+  });
+  const good = base.bootstrap;
+  base.bootstrap = path.join(block.dir, 'udp.json');
+  writeFileSync(base.bootstrap as string, JSON.stringify(bootstrap));
+  const one = await agent('one', '1', '1.40.0');
+  base.bootstrap = good;
+  await expect(agent('two', '2', '1.40.0')).rejects.toThrow(/listens on .* by UDP or QUIC/);
+  expect((await one.serving()).epoch).toBe(0);
+});
+
 test('two agents that claim one slot: the second is refused by name, the first serves on', async () => {
   const one = await agent('one', '1', '1.40.0');
   await expect(agent('other', '1', '1.40.0')).rejects.toThrow(/SLOT_TAKEN|expected .*peer-1\.sock to be free/);

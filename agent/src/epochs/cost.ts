@@ -19,25 +19,30 @@ export function costOf(pid: number, at: number): EpochCost | undefined {
   }
 }
 
+export const LINGERS_MS = 3_000;
+
 export interface Lingering {
   readonly epoch: number;
   readonly privateBytes: number;
   /** How many of its connections hold a request or a session. */
   readonly holding: number;
   readonly since: number;
+  /** Its order is so old (LINGERS_MS) that what could leave at once has left: before that nobody lingers. */
+  readonly lingers: boolean;
   /** Policy's budget, 0 = none. */
   readonly budgetMiB: number;
 }
 
 /**
  * The epochs to give up, so that the others fit into the budget: those first on which the fewest hold something, and of
- * two alike the one that has lingered longer. An epoch whose policy has no budget is never given up, but counts.
+ * two alike the one that has lingered longer. An epoch whose policy has no budget is never given up, but counts; so does
+ * one whose drain has only begun, for the requests of its first moments end by themselves.
  */
 export function overBudget(lingering: readonly Lingering[]): number[] {
   let total = lingering.reduce((sum, one) => sum + one.privateBytes, 0);
   const given: number[] = [];
   const cheapest = lingering
-    .filter((one) => one.budgetMiB > 0)
+    .filter((one) => one.budgetMiB > 0 && one.lingers)
     .sort((a, b) => a.holding - b.holding || a.since - b.since || a.epoch - b.epoch);
   for (const one of cheapest) {
     if (total <= one.budgetMiB * 1024 * 1024) continue;

@@ -198,6 +198,11 @@ describe('overBudget', () => {
     holding,
     since: n,
     budgetMiB,
+    lingers: true,
+  });
+
+  it('nor one whose drain has only begun', () => {
+    expect(overBudget([{ ...epoch(1, 200, 5), lingers: false }, epoch(2, 10, 9)])).toEqual([2]);
   });
 
   it('gives nothing up within the budget', () => {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
 import { wasmPath } from '@sluice/wasm-filter';
-import { overBudget } from '../epochs/cost.ts';
+import { LINGERS_MS, overBudget } from '../epochs/cost.ts';
 import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
@@ -233,7 +233,9 @@ export class Drains {
       const { cost, holding } = drain?.verdict ?? {};
       if (drain === undefined || cost === undefined) return [];
       const { budgetMiB } = drain.policy.memory;
-      return [{ epoch: number, privateBytes: cost.privateBytes, holding: holding ?? 0, since: number, budgetMiB }];
+      const { privateBytes } = cost;
+      const lingers = this.#context.now() - (drain.orderAppliedAt ?? Number.POSITIVE_INFINITY) >= LINGERS_MS;
+      return [{ epoch: number, privateBytes, holding: holding ?? 0, since: number, budgetMiB, lingers }];
     });
     const over = overBudget(lingering);
     for (const { number, drain } of this.#context.registry.all()) {

@@ -130,7 +130,5 @@ it('a Pod reaches the machine at the gateway, and its containers go on without t
   expect(await (await fetch(`http://${pod.status?.podIP}:8082/version`)).text()).toBe('two');
   await node.resumeKubelet();
   await cluster.client.delete(pod);
-  await cluster.client.watch<V1Pod, true>(PODS, ({ type, object }) =>
-    type === 'DELETED' && object.metadata?.name === 'pair' ? true : undefined,
-  );
+  await cluster.client.gone(pod);
 });

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import https from 'node:https';
 import {
   AppsV1Api,
@@ -8,6 +9,7 @@ import {
   type KubernetesObject,
   Watch,
 } from '@kubernetes/client-node';
+import { until } from '../process.ts';
 
 const FIELD_MANAGER = 'sluice-test';
 const REQUEST_MS = 30_000;
@@ -43,6 +45,7 @@ export class ApiError extends Error {
  */
 export class Client {
   private readonly config: () => KubeConfig;
+  private agent: https.Agent | undefined;
   /** By apiVersion: what `GET /apis/...` says of its kinds. */
   private readonly kinds = new Map<string, { kind: string; name: string; namespaced: boolean }[]>();
 
@@ -64,6 +67,12 @@ export class Client {
 
   get custom(): CustomObjectsApi {
     return this.config().makeApiClient(CustomObjectsApi);
+  }
+
+  /** Ends idle connections, which would keep the process alive. */
+  close(): void {
+    this.agent?.destroy();
+    this.agent = undefined;
   }
 
   /** Server-side apply of one object. */
@@ -90,6 +99,21 @@ export class Client {
   async delete(object: KubernetesObject, graceSeconds?: number): Promise<void> {
     const query = graceSeconds === undefined ? '' : `?gracePeriodSeconds=${graceSeconds}`;
     await this.json('DELETE', `${await this.pathOf(object)}${query}`);
+  }
+
+  /** Resolves when that object is gone. Asked again and again: a watch that opens after its end never tells of it. */
+  async gone(object: KubernetesObject, limitMs = 60_000): Promise<void> {
+    const { uid } = object.metadata ?? {};
+    const look = async () => {
+      try {
+        const { metadata } = await this.get(object);
+        return uid !== undefined && metadata?.uid !== uid ? true : undefined;
+      } catch (error) {
+        if (error instanceof ApiError && error.code === 404) return true;
+        throw error;
+      }
+    };
+    await until(`the end of ${object.kind} ${object.metadata?.name}`, look, { limitMs, everyMs: 100 });
   }
 
   /**
@@ -173,9 +197,11 @@ export class Client {
   private async request(method: string, path: string, body?: unknown, type?: string): Promise<string> {
     const cluster = this.config().getCurrentCluster();
     if (cluster === null) throw new Error('no cluster is known yet');
-    const options: https.RequestOptions = { method, timeout: REQUEST_MS };
-    await this.config().applyToHTTPSOptions(options);
-    if (body !== undefined) options.headers = { ...options.headers, 'content-type': type };
+    // One pool of connections: a handshake for each request would cost more than the request.
+    this.agent ??= new https.Agent({ keepAlive: true, maxSockets: 32, ca: readFileSync(cluster.caFile ?? '') });
+    const headers: Record<string, string> = { authorization: `Bearer ${this.config().getCurrentUser()?.token}` };
+    if (body !== undefined && type !== undefined) headers['content-type'] = type;
+    const options: https.RequestOptions = { method, timeout: REQUEST_MS, headers, agent: this.agent };
     const { code, text } = await new Promise<{ code: number; text: string }>((resolve, reject) => {
       const request = https.request(`${cluster.server}${path}`, options, (response) => {
         let text = '';

@@ -173,6 +173,7 @@ export class Cluster {
   }
 
   async stop(): Promise<void> {
+    this.client.close();
     // What speaks with the API server goes first, etcd last; none of them has anything worth waiting for.
     for (const child of [...this.children.slice(1).reverse(), this.api, this.children[0]]) await child?.stop(500);
     this.children.length = 0;

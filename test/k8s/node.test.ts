@@ -29,16 +29,20 @@ function image(version: string) {
 let block: Block;
 let cluster: Cluster;
 let node: Node;
+let second: Node;
 
 beforeAll(async () => {
   if (missing !== undefined) return;
   block = await claimBlock();
-  cluster = await Cluster.start(block);
-  node = await Node.start(cluster, { images: [image('one'), image('two')] });
+  cluster = await Cluster.start(block, { nodes: ['node-1', 'node-2'] });
+  const images = [image('one'), image('two')];
+  node = await Node.start(cluster, { images });
+  second = await Node.start(cluster, { name: 'node-2', images });
 });
 
 afterAll(async () => {
   await node?.stop();
+  await second?.stop();
   await cluster?.stop();
   await block?.release();
 });
@@ -131,4 +135,19 @@ it('a Pod reaches the machine at the gateway, and its containers go on without t
   await node.resumeKubelet();
   await cluster.client.delete(pod);
   await cluster.client.gone(pod);
+});
+
+it('Pods of two nodes reach each other', async () => {
+  const { client } = cluster;
+  const pods = [node, second].map(({ name }) => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: `on-${name}`, namespace: 'default' },
+    spec: { nodeName: name, volumes: [{ name: 'notes', emptyDir: {} }], containers: [container('one', 8081)] },
+  }));
+  for (const pod of pods) await client.apply<V1Pod>(pod);
+  const { status } = await podReady(cluster, 'on-node-2');
+  await podReady(cluster, 'on-node-1');
+  const get = ['wget', '-q', '-O', '-', `http://${status?.podIP}:8081/version`];
+  expect(await cluster.kubectl('exec', 'on-node-1', '--', ...get)).toBe('one');
 });

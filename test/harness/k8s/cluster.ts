@@ -6,7 +6,8 @@ import { promisify } from 'node:util';
 import { KubeConfig } from '@kubernetes/client-node';
 import { selfSigned } from '../certificate.ts';
 import type { Block } from '../ports.ts';
-import { type Child, start, until } from '../process.ts';
+import { type Child, until } from '../process.ts';
+import { startBound } from './bound.ts';
 import { Client } from './client.ts';
 import { toolPath } from './tools.ts';
 
@@ -182,7 +183,7 @@ export class Cluster {
 
   private async controllerManager(logs: string, port: number): Promise<Child> {
     const kubeconfig = this.kubeconfig('controller-manager');
-    return start(
+    return startBound(
       toolPath('kube-controller-manager'),
       [
         `--kubeconfig=${kubeconfig}`,
@@ -194,6 +195,9 @@ export class Cluster {
         '--bind-address=127.0.0.1',
         `--secure-port=${port}`,
         '--leader-elect=false',
+        // With the default of 20 a second, its start alone takes five.
+        '--kube-api-qps=500',
+        '--kube-api-burst=1000',
         '--v=1',
       ],
       { name: 'kube-controller-manager', log: path.join(logs, 'controller-manager.log') },
@@ -209,7 +213,7 @@ interface Ports {
 
 function startEtcd(dir: string, logs: string, { etcd, peer }: Ports): Promise<Child> {
   const client = `http://127.0.0.1:${etcd}`;
-  return start(
+  return startBound(
     toolPath('etcd'),
     [
       `--data-dir=${path.join(dir, 'etcd')}`,
@@ -227,7 +231,7 @@ function startEtcd(dir: string, logs: string, { etcd, peer }: Ports): Promise<Ch
 
 function startApiServer(dir: string, logs: string, { etcd, api }: Ports, controllers: boolean): Promise<Child> {
   const key = path.join(dir, 'service-account.key');
-  return start(
+  return startBound(
     toolPath('kube-apiserver'),
     [
       `--etcd-servers=http://127.0.0.1:${etcd}`,

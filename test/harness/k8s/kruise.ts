@@ -3,7 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import type { V1MutatingWebhookConfiguration } from '@kubernetes/client-node';
-import { type Child, start, until } from '../process.ts';
+import { type Child, until } from '../process.ts';
+import { startBound } from './bound.ts';
 import type { Cluster } from './cluster.ts';
 import { kruiseConfigDir, toolPath } from './tools.ts';
 
@@ -23,7 +24,7 @@ export async function startKruise(cluster: Cluster): Promise<Child> {
   const webhook = await cluster.block.port();
   const health = await cluster.block.port();
   const metrics = await cluster.block.port();
-  const manager = await start(
+  const manager = await startBound(
     toolPath('kruise-manager'),
     [
       '--enable-leader-election=false',

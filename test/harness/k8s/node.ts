@@ -5,7 +5,8 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import type { V1Node } from '@kubernetes/client-node';
 import type { Block } from '../ports.ts';
-import { type Child, start, until } from '../process.ts';
+import { type Child, until } from '../process.ts';
+import { BOUND, startBound } from './bound.ts';
 import type { Cluster } from './cluster.ts';
 import { type ImageSpec, PAUSE_IMAGE, pauseImage, writeImages } from './images.ts';
 import { toolPath } from './tools.ts';
@@ -256,10 +257,10 @@ state = ${text(path.join(this.dir, 'run'))}
 
   private inside(command: string, args: string[], name: string, ready?: RegExp): Promise<Child> {
     // `nsenter` stays outside as its parent: the signal that follows its death ends what it started.
-    const enter = ['-t', String(this.first), '-m', '-p', '--', 'setpriv', '--pdeathsig', 'KILL', command, ...args];
+    const enter = ['-t', String(this.first), '-m', '-p', '--', ...BOUND, command, ...args];
     const env = { ...process.env, PATH: `/usr/sbin:/usr/bin:/sbin:/bin` };
     const options = { name, log: path.join(this.dir, `${name}.log`), env };
-    return start('nsenter', enter, ready === undefined ? options : { ...options, ready });
+    return startBound('nsenter', enter, ready === undefined ? options : { ...options, ready });
   }
 
   private get first(): number {
@@ -275,8 +276,8 @@ async function namespaces(): Promise<Child> {
   const own = OWN_FOLDERS.map((folder) => `mkdir -p ${folder} && mount -t tmpfs node ${folder}`);
   const wait = 'while :; do sleep 3600 & wait $!; done';
   const script = [...own, 'mount --make-rshared /', 'echo ready', wait].join(' && ');
-  const isolate = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
-  const holder = await start('setpriv', ['--pdeathsig', 'KILL', ...isolate], { name: 'node', ready: /^ready$/ });
+  const isolate = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];
+  const holder = await startBound('unshare', isolate, { name: 'node', ready: /^ready$/ });
   await until('the first process of the node', () => firstProcess(holder));
   return holder;
 }

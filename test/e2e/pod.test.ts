@@ -50,7 +50,7 @@ beforeEach(async () => {
 afterEach(async () => {
   // The first process of a PID namespace takes all others with it.
   for (const keeper of started.splice(0)) {
-    keeper.child.kill('SIGKILL');
+    if (keeper.child.running) signalAgent(keeper, 'SIGKILL');
     await keeper.child.ended;
   }
   upstream.closeAllConnections();
@@ -82,7 +82,8 @@ async function agent(
 /** A signal to the agent itself, which is number 1 in there and another here. */
 function signalAgent(keeper: KeeperProcess, signal: NodeJS.Signals): void {
   const children = readFileSync(`/proc/${keeper.child.pid}/task/${keeper.child.pid}/children`, 'utf8');
-  process.kill(Number(children.trim().split(' ')[0]), signal);
+  const pid = Number(children.trim().split(' ')[0]);
+  if (pid > 0) process.kill(pid, signal);
 }
 
 describe.runIf(able)('two containers of a Pod', () => {
@@ -112,12 +113,37 @@ describe.runIf(able)('two containers of a Pod', () => {
 
   test('a container that is killed with all in it starts again beside what it left in the volume', async () => {
     const one = await agent('1', '1.40.0');
-    one.child.kill('SIGKILL');
+    signalAgent(one, 'SIGKILL');
     await one.child.ended;
     const again = await agent('1', '1.40.0');
     expect((await again.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
     const two = await agent('2', '1.39.3');
     expect((await two.serving()).epoch).toBe(2);
+  });
+
+  test('as the reference deployment secures them: user 1337, no capability, no new privileges, a read-only root', async () => {
+    const envoys = path.join(block.dir, 'envoys');
+    mkdirSync(envoys);
+    const found = path.dirname(path.dirname(await envoyBinary('1.40.0')));
+    execFileSync('chown', ['-R', '1337:1337', shared]);
+    execFileSync('chmod', ['755', block.dir]);
+    const mounts = [
+      `mount --bind ${shared} ${shared}`,
+      `mount --bind ${found} ${envoys}`,
+      'mount -o remount,bind,ro /',
+      'set -- setpriv --reuid=1337 --regid=1337 --clear-groups --bounding-set=-all --no-new-privs "$@"',
+    ].join(' && ');
+    const secured = (slot: string, version: string) =>
+      agent(slot, version, container({ mounts }), { envoys, envoy: version });
+    const one = await secured('1', '1.39.3');
+    const load = newConnections(port, 100);
+    const two = await secured('2', '1.40.0');
+    expect((await two.serving()).version).toBe('1.40.0');
+    expect((await one.call('POST', '/v1/prestop')).body).toMatchObject({ end: 'held', peer: '2', cut: [] });
+    signalAgent(one, 'SIGTERM');
+    expect(await one.child.ended).toMatchObject({ code: 0 });
+    expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+    expect(two.lines.filter(({ level }) => level === 'error')).toEqual([]);
   });
 
   test.each([

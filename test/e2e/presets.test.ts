@@ -83,7 +83,7 @@ describe.each(ENVOY_VERSIONS)('the presets in Envoy %s', (version) => {
       epoch: 3,
       slot: 'a',
       envoyVersion: version,
-      ...((await supportsWasm(binary, wasmPath())) && { wasmPath: wasmPath() }),
+      ...((await supportsWasm(binary, wasmPath(), block.dir)) && { wasmPath: wasmPath() }),
       pressureFile: path.join(block.dir, 'pressure'),
       adminPipe: path.join(block.dir, 'admin.sock'),
       agentSocket: path.join(block.dir, 'agent.sock'),

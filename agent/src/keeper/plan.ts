@@ -78,7 +78,7 @@ export interface PlanInput {
 /** Makes the folder and the merged bootstrap of a new epoch. Throws CONFIG_INVALID or PREFLIGHT_BINARY; nothing runs yet. */
 export async function planEpoch(context: KeeperContext, { line, ...input }: PlanInput): Promise<EpochPlan> {
   const version = await binaryVersion(input.binary);
-  const wasm = await supportsWasm(input.binary, wasmPath());
+  const wasm = await supportsWasm(input.binary, wasmPath(), context.config.dir);
   const leave = wasm && (await supportsLeave(input.binary));
   if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
   const folder = context.registry.create();
@@ -101,7 +101,7 @@ export async function mergeForCheck(
   version: string,
   source: string,
 ): Promise<Record<string, unknown>> {
-  const wasm = await supportsWasm(binary, wasmPath());
+  const wasm = await supportsWasm(binary, wasmPath(), context.config.dir);
   const leave = wasm && (await supportsLeave(binary));
   const folder = new EpochFolder(context.registry.root, 0);
   const environment = presetEnvironment(context, { folder, version, wasm, leave });

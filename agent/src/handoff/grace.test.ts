@@ -4,23 +4,32 @@ import { endOf, waitUntil, whyCut } from './grace.ts';
 
 test('the wait ends within the grace and within the own bound, and never before it began', () => {
   fc.assert(
-    fc.property(fc.nat(1e12), fc.option(fc.nat(1e7), { nil: undefined }), fc.nat(1e7), (at, graceMs, drainMs) => {
-      const { until, byGrace } = waitUntil({ at, graceMs, drainMs });
-      expect(until).toBeGreaterThanOrEqual(at);
-      expect(until).toBeLessThanOrEqual(at + drainMs);
-      if (graceMs !== undefined) expect(until).toBeLessThanOrEqual(at + graceMs);
-      if (byGrace) expect(graceMs).toBeDefined();
-    }),
+    fc.property(
+      fc.nat(1e12),
+      fc.option(fc.nat(1e7), { nil: undefined }),
+      fc.nat(1e7),
+      fc.constantFrom('hold' as const, 'drain' as const),
+      (at, graceMs, drainMs, end) => {
+        const { until, byGrace } = waitUntil({ at, graceMs, drainMs }, end);
+        expect(until).toBeGreaterThanOrEqual(at);
+        if (end === 'drain' || graceMs === undefined) expect(until).toBeLessThanOrEqual(at + drainMs);
+        if (graceMs !== undefined) expect(until).toBeLessThanOrEqual(at + graceMs);
+        if (byGrace) expect(graceMs).toBeDefined();
+      },
+    ),
   );
 });
 
 test.each([
-  [{ at: 1_000, drainMs: 600_000 }, 601_000, false],
-  [{ at: 1_000, graceMs: 30_000, drainMs: 600_000 }, 26_000, true],
-  [{ at: 1_000, graceMs: 4_000, drainMs: 600_000 }, 4_000, true],
-  [{ at: 1_000, graceMs: 3_600_000, drainMs: 600_000 }, 601_000, false],
-])('%j waits until %d', (asked, until, byGrace) => {
-  expect(waitUntil(asked)).toEqual({ until, byGrace });
+  ['drain', { at: 1_000, drainMs: 600_000 }, 601_000, false],
+  ['drain', { at: 1_000, graceMs: 30_000, drainMs: 600_000 }, 26_000, true],
+  ['drain', { at: 1_000, graceMs: 4_000, drainMs: 600_000 }, 4_000, true],
+  ['drain', { at: 1_000, graceMs: 3_600_000, drainMs: 5_000 }, 6_000, false],
+  // The user's short drain of a Pod's end is no reason to cut an old container short.
+  ['hold', { at: 1_000, graceMs: 3_600_000, drainMs: 5_000 }, 3_596_000, true],
+  ['hold', { at: 1_000, drainMs: 5_000 }, 6_000, false],
+] as const)('%s: %j waits until %d', (end, asked, until, byGrace) => {
+  expect(waitUntil(asked, end)).toEqual({ until, byGrace });
 });
 
 test('why connections were cut says by which bound', () => {

@@ -8,16 +8,19 @@ export interface EndAsked {
   readonly at: number;
   /** terminationGracePeriodSeconds in ms; absent: nobody kills by the clock. */
   readonly graceMs?: number | undefined;
-  /** Longest drain that the user wants of an end. */
+  /** Longest drain that the user wants of what served until now; an old container is held as long as the grace allows. */
   readonly drainMs: number;
 }
 
 /** Until when connections are waited for. `byGrace`: it is the grace that ends the wait, and not the user's own bound. */
-export function waitUntil({ at, graceMs, drainMs }: EndAsked): { readonly until: number; readonly byGrace: boolean } {
+export function waitUntil(
+  { at, graceMs, drainMs }: EndAsked,
+  end: 'hold' | 'drain',
+): { readonly until: number; readonly byGrace: boolean } {
   const own = at + drainMs;
   if (graceMs === undefined) return { until: own, byGrace: false };
   const grace = at + graceMs - Math.min(RESERVE_MS, graceMs * RESERVE_PART);
-  return grace <= own ? { until: grace, byGrace: true } : { until: own, byGrace: false };
+  return end === 'hold' || grace <= own ? { until: grace, byGrace: true } : { until: own, byGrace: false };
 }
 
 /** Why connections that policy protects were cut, for the record. */

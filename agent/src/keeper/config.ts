@@ -41,7 +41,7 @@ export interface KeeperConfig {
   readonly watch?: readonly string[];
   /** Longest time for a new epoch to serve. */
   readonly startTimeoutMs?: number;
-  /** Longest drain on SIGTERM. */
+  /** Longest drain on SIGTERM of what serves. Default: what the grace allows, else ten minutes. */
   readonly terminationDrainMs?: number;
   /**
    * terminationGracePeriodSeconds of the Pod, ms: all that comes between the preStop hook and SIGKILL. None: nobody kills
@@ -94,7 +94,7 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     policy: parsePolicy(config.policy ?? {}),
     watch: config.watch ?? [],
     startTimeoutMs: config.startTimeoutMs ?? 120_000,
-    terminationDrainMs: config.terminationDrainMs ?? 600_000,
+    terminationDrainMs: config.terminationDrainMs ?? config.terminationGraceMs ?? 600_000,
     peerWaitMs: config.peerWaitMs ?? 30_000,
     ...(shared !== undefined && { shared: resolve(shared) }),
     ...(envoys !== undefined && { envoys: resolve(envoys) }),

@@ -54,7 +54,8 @@ export class Ending {
   async #decide(): Promise<'hold' | 'drain'> {
     const { config, now, registry, standing, log } = this.#context;
     this.#asked ??= { at: now(), graceMs: config.terminationGraceMs, drainMs: config.terminationDrainMs };
-    const { until, byGrace } = waitUntil(this.#asked);
+    // What it is not known yet; the longer of the two bounds.
+    const { until, byGrace } = waitUntil(this.#asked, 'hold');
     const look = () =>
       endOf({ serving: registry.serving() !== undefined, taking: standing.facts.taking !== undefined });
     const limit = AbortSignal.timeout(Math.max(0, Math.min(until - now(), config.startTimeoutMs)));
@@ -70,8 +71,9 @@ export class Ending {
     const asked = this.#asked as EndAsked;
     this.#end ??= (async (): Promise<EndReport> => {
       const { registry, standing } = this.#context;
-      const cut = (await Promise.all(registry.all().map((epoch) => this.#holdOne(epoch, asked)))).flat();
-      const { byGrace } = waitUntil(asked);
+      const bound = waitUntil(asked, end === 'held' ? 'hold' : 'drain');
+      const cut = (await Promise.all(registry.all().map((epoch) => this.#holdOne(epoch, asked, bound)))).flat();
+      const { byGrace } = bound;
       const peer = standing.facts.handedTo?.slot;
       return {
         end,
@@ -84,9 +86,12 @@ export class Ending {
     return this.#end;
   }
 
-  async #holdOne(epoch: Epoch, asked: EndAsked): Promise<EndReport['cut']> {
+  async #holdOne(
+    epoch: Epoch,
+    asked: EndAsked,
+    { until, byGrace }: ReturnType<typeof waitUntil>,
+  ): Promise<EndReport['cut']> {
     const { registry, log, now } = this.#context;
-    const { until, byGrace } = waitUntil(asked);
     const upgradeId = epoch.meta.endedBy ?? '';
     while (epoch.drain) {
       const safe = await Promise.race([epoch.drain.untilSafe(until - now()), epoch.gone.then(() => undefined)]);

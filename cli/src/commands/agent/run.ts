@@ -101,7 +101,10 @@ export function keeperCommand(plan: Plan): Command {
         .argParser(Number),
     )
     .addOption(
-      new Option('--termination-drain <duration>', 'longest drain on SIGTERM (default: 10m)')
+      new Option(
+        '--termination-drain <duration>',
+        'longest drain on SIGTERM of what serves (default: what the grace allows, else 10m)',
+      )
         .env('SLUICE_TERMINATION_DRAIN')
         .argParser(duration),
     )

@@ -4,6 +4,7 @@ import type { Phase } from './phases.ts';
 import type { PlanNote } from './plan.ts';
 import type { DrainPolicy, PolicyPatch } from './policy.ts';
 import type { EndedConnection, EndedCount } from './record.ts';
+import type { RolloutEntry, RolloutView } from './rollout.ts';
 import type { EpochCost, Estimate, HeldConnection, PacingProgress, Verdict, Witness } from './verdict.ts';
 
 /**
@@ -182,6 +183,8 @@ export type WatchItem =
   | { readonly kind: 'proxy'; readonly proxy: ProxyView }
   | { readonly kind: 'upgrade'; readonly upgrade: UpgradeView }
   | { readonly kind: 'record'; readonly record: RecordEntry }
+  | { readonly kind: 'rollout'; readonly rollout: RolloutView }
+  | { readonly kind: 'rolloutRecord'; readonly entry: RolloutEntry }
   /** Everything known at the start has been sent. */
   | { readonly kind: 'synced' }
   /** Nothing happened for a while; the stream lives. */

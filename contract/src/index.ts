@@ -18,6 +18,8 @@ export * from './policy-parse.ts';
 export * from './record.ts';
 export * from './report.ts';
 export * from './report-codec.ts';
+export * from './rollout.ts';
+export * from './rollout-parse.ts';
 export * from './treatment.ts';
 export * from './verdict.ts';
 export * from './verdict-compute.ts';

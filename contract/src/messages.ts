@@ -79,6 +79,8 @@ export interface Hello {
   /** Envoy versions that this agent can resolve without a path. */
   readonly versions: readonly string[];
   readonly memory?: { readonly agentRss: number };
+  /** Where it is and what it is for, such as `zone`: rollouts select and spread by them. */
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
 export type AgentMessage =

@@ -14,6 +14,7 @@ import { type AgentLink, LinkServer } from './link/server.ts';
 import { tokenCheck } from './link/tokens.ts';
 import type { Log } from './log.ts';
 import { watchResources } from './resources/index.ts';
+import { PlainFleet, Rollouts, rolloutView } from './rollout/index.ts';
 import type { Store } from './store/store.ts';
 import { CONTROLLER_VERSION } from './version.ts';
 import { createXdsServer, SnapshotCache } from './xds/index.ts';
@@ -52,11 +53,22 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     orders,
     log,
     policy: config.policy,
-    onUpgrade: (state) => hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) }),
+    onUpgrade: (state) => {
+      hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) });
+      rollouts.changed();
+    },
     onRecord: (record, state) => {
       metrics.record(record, state);
       hub.publish({ kind: 'record', record });
     },
+  });
+  const fleet = new PlainFleet(driver, agents);
+  const rollouts: Rollouts = new Rollouts({
+    store,
+    fleet,
+    log,
+    onRollout: (state) => hub.publish({ kind: 'rollout', rollout: rolloutView(state) }),
+    onEntry: (entry) => hub.publish({ kind: 'rolloutRecord', entry }),
   });
   const metrics = new Metrics({
     version: CONTROLLER_VERSION,
@@ -115,12 +127,28 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
   const remember = (link: AgentLink): void => {
     const entry = agents.entry(link.proxy, link.slot);
     if (entry === undefined) return;
-    const { proxy, slot, agentVersion, versions } = entry;
+    const { proxy, slot, agentVersion, versions, labels } = entry;
     const epochs = entry.epochs.map(({ verdict: _, ...epoch }): EpochStatus => epoch);
     guarded(
       'remembering the agent',
-      store.putAgent({ proxy, slot, agentVersion, versions, epochs, seenAt: Date.now() }),
+      store.putAgent({
+        proxy,
+        slot,
+        agentVersion,
+        versions,
+        epochs,
+        seenAt: Date.now(),
+        ...(labels && { labels }),
+      }),
     );
+  };
+  const crashed = async (proxy: string, epoch: number): Promise<void> => {
+    const members = rollouts.active().flatMap((one) => one.members.filter((member) => member.name === proxy));
+    for (const { upgradeId } of members) {
+      const upgrade = upgradeId === undefined ? undefined : await driver.find(upgradeId);
+      // A fresh epoch after a crash has the next number; the old epoch is not the target's.
+      if (upgrade?.epoch !== undefined && epoch >= upgrade.epoch) rollouts.crashed(proxy, upgrade.id);
+    }
   };
   const onMessage = (link: AgentLink, message: AgentMessage): void => {
     const { proxy, slot } = link;
@@ -137,6 +165,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         return;
       case 'crashed':
         log.warn({ proxy, slot, epoch: message.epoch, relaunchedAs: message.relaunchedAs }, 'an Envoy crashed');
+        guarded('a crash', crashed(proxy, message.epoch));
         return;
       case 'epochs': {
         const entry = agents.entry(proxy, slot);
@@ -144,6 +173,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         entry.epochs = message.epochs;
         remember(link);
         showProxy(proxy);
+        rollouts.changed();
         break;
       }
       default:
@@ -154,6 +184,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
 
   const app = createApp({
     driver,
+    rollouts,
     agents,
     requests,
     store,
@@ -178,6 +209,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         remember(link);
         showProxy(link.proxy);
         guarded('an agent’s hello', driver.epochsChanged(link.proxy, link.slot, true));
+        rollouts.changed();
       },
       message: onMessage,
       gone: (link) => {
@@ -185,6 +217,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         requests.lost(link);
         metrics.count('sluice_agent_link_events_total', { event: 'gone' });
         driver.agentGone(link.proxy);
+        rollouts.changed();
         showProxy(link.proxy);
       },
     },
@@ -196,7 +229,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     const late = setTimeout(() => log.warn({}, `not closed within ${CLOSE_MS} ms`), CLOSE_MS);
     links.close();
     await Promise.race([
-      Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), driver.close()]),
+      Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), rollouts.close(), driver.close()]),
       new Promise((resolve) => setTimeout(resolve, CLOSE_MS).unref()),
     ]);
     clearTimeout(late);
@@ -224,6 +257,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     }
     for (const row of await store.agents()) agents.restore(row);
     await driver.start();
+    await rollouts.start();
     const xdsPort = await xds.bind(config.xdsAddress);
     await app.listen(config.api).catch((cause) => {
       const { host, port } = config.api;

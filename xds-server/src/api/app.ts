@@ -20,15 +20,19 @@ import type { Driver } from '../drain/driver.ts';
 import type { UpgradeState } from '../drain/state.ts';
 import type { AgentEntry, Agents } from '../link/agents.ts';
 import type { Requests } from '../link/requests.ts';
+import type { Rollouts } from '../rollout/index.ts';
 import type { Store } from '../store/store.ts';
 import { apiError, statusOf } from './errors.ts';
 import type { Hub } from './hub.ts';
 import type { Metrics } from './metrics.ts';
+import { read } from './read.ts';
+import { rolloutItems, rolloutRoutes } from './rollouts.ts';
 import { explainItem, upgradeView } from './views.ts';
 import { watchRoute } from './watch.ts';
 
 export interface AppParts {
   readonly driver: Driver;
+  readonly rollouts: Rollouts;
   readonly agents: Agents;
   readonly requests: Requests;
   readonly store: Store;
@@ -134,6 +138,7 @@ export function createApp(parts: AppParts): FastifyInstance {
       api.post<ById>('/upgrades/:id/reset', async ({ params, body }) =>
         resetNow(params.id, read(reset, body)?.override),
       );
+      rolloutRoutes(api, parts);
       watchRoute(api, parts.hub, everything);
     },
     { prefix: API_PREFIX },
@@ -237,6 +242,7 @@ export function createApp(parts: AppParts): FastifyInstance {
     for (const { state } of stored.slice().reverse()) {
       yield { kind: 'upgrade', upgrade: upgradeView(driver.current(state.id) ?? state) };
     }
+    yield* rolloutItems(store);
   }
 }
 
@@ -245,14 +251,6 @@ interface Named {
 }
 interface ById {
   Params: { id: string };
-}
-
-function read<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const path = issue?.path.join('.') || 'body';
-  throw new SluiceError('INPUT_INVALID', `${path}: ${issue?.message ?? 'wrong'}`);
 }
 
 interface Wish {

@@ -110,7 +110,9 @@ export class Driver {
     return stored && complete(stored.state);
   }
 
+  /** `id`: of one whose order may come twice; rejects with UPGRADE_CONFLICT when it exists. */
   async create(wish: {
+    readonly id?: string | undefined;
     readonly proxy: string;
     readonly target: UpgradeTarget;
     readonly policy: DrainPolicy;
@@ -124,7 +126,7 @@ export class Driver {
     }
     const now = this.#now();
     const state: UpgradeState = {
-      id: this.#newId(now),
+      id: wish.id ?? this.#newId(now),
       proxy: wish.proxy,
       target: wish.target,
       policy: wish.policy,
@@ -147,15 +149,20 @@ export class Driver {
     return this.#live.get(state.id)?.state ?? state;
   }
 
-  /** Asks for a flip back of an upgrade whose new epoch serves. Repeating it answers with the same upgrade. */
-  async rollback(id: string, by: string): Promise<UpgradeState> {
-    const running = this.#rollbacks.get(id) ?? this.#rollback(id, by).finally(() => this.#rollbacks.delete(id));
+  /**
+   * Asks for a flip back of an upgrade whose new epoch serves. Repeating it answers with the same upgrade; for one that is
+   * over only where `backId` says what it is to be called.
+   */
+  async rollback(id: string, by: string, backId?: string): Promise<UpgradeState> {
+    const running = this.#rollbacks.get(id) ?? this.#rollback(id, by, backId).finally(() => this.#rollbacks.delete(id));
     this.#rollbacks.set(id, running);
     return running;
   }
 
-  async #rollback(id: string, by: string): Promise<UpgradeState> {
+  async #rollback(id: string, by: string, backId: string | undefined): Promise<UpgradeState> {
     const state = await this.#require(id);
+    const known = backId === undefined ? undefined : await this.find(backId);
+    if (known !== undefined) return known;
     if (state.rollbackId !== undefined) return this.#require(state.rollbackId);
     if (state.phase === 'Idle' || state.phase === 'Preflight' || state.phase === 'Starting') {
       await this.event(id, { type: 'abort', by });
@@ -165,6 +172,7 @@ export class Driver {
       throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${state.phase}: there is nothing to flip back`);
     }
     const back = await this.create({
+      id: backId,
       proxy: state.proxy,
       // An agent that does not tell its paths has to know the version by name.
       target: state.fromTarget ?? { to: state.from },

@@ -10,6 +10,7 @@ export interface AgentEntry {
   versions: readonly string[];
   epochs: readonly EpochStatus[];
   agentRss?: number;
+  labels?: Readonly<Record<string, string>>;
   since: number;
   link?: AgentLink;
 }
@@ -19,8 +20,8 @@ export class Agents {
   readonly #proxies = new Map<string, Map<string, AgentEntry>>();
 
   restore(row: AgentRow): void {
-    const { proxy, slot, agentVersion, versions, epochs, seenAt } = row;
-    this.#slots(proxy).set(slot, { proxy, slot, agentVersion, versions, epochs, since: seenAt });
+    const { seenAt, ...known } = row;
+    this.#slots(row.proxy).set(row.slot, { ...known, since: seenAt });
   }
 
   connected(link: AgentLink): AgentEntry {
@@ -32,6 +33,7 @@ export class Agents {
       versions: hello.versions,
       epochs: hello.epochs,
       ...(hello.memory === undefined ? {} : { agentRss: hello.memory.agentRss }),
+      ...(hello.labels === undefined ? {} : { labels: hello.labels }),
       since: link.since,
       link,
     };
@@ -86,6 +88,11 @@ export class Agents {
     const empty = there.find((one) => !one.epochs.some(isLiving) && one.versions.includes(to));
     const serving = there.find((one) => one.epochs.some((epoch) => epoch.state === 'serving'));
     return (empty ?? serving)?.slot;
+  }
+
+  /** What its agents say of where it is; of two slots they are laid over each other. */
+  labels(proxy: string): Readonly<Record<string, string>> {
+    return Object.assign({}, ...this.of(proxy).map((one) => one.labels ?? {}));
   }
 
   send(proxy: string, slot: string, message: ControllerMessage): boolean {

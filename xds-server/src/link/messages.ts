@@ -47,6 +47,7 @@ const SCHEMAS = {
     epochs,
     versions: z.array(z.string()).max(1_000),
     memory: z.looseObject({ agentRss: z.number() }).optional(),
+    labels: z.record(z.string().max(253), z.string().max(253)).optional(),
   }),
   ping: z.looseObject({}),
   epochs: z.looseObject({ epochs }),

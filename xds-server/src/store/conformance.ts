@@ -1,6 +1,15 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict';
-import { DEFAULT_POLICY, type EndedConnection, type Phase, type RecordEntry } from '@sluice/contract';
+import {
+  DEFAULT_ANALYSIS,
+  DEFAULT_POLICY,
+  DEFAULT_STRATEGY,
+  type EndedConnection,
+  type Phase,
+  type RecordEntry,
+  type RolloutEntry,
+} from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
+import { newRollout, type RolloutState } from '../rollout/state.ts';
 import type { AgentRow, Store } from './store.ts';
 
 /** A store under test. `reopen` gives another instance on the same data, as a restarted controller would have. */
@@ -43,6 +52,21 @@ function end(id: string, at: number): EndedConnection {
     reason: 'told-to-leave',
     rule: 'default',
   };
+}
+
+function sampleRollout(id: string, more: Partial<RolloutState> = {}): RolloutState {
+  const spec = {
+    selector: { proxies: ['edge-*'], labels: {} },
+    target: { to: '1.40.0' },
+    policy: DEFAULT_POLICY,
+    strategy: DEFAULT_STRATEGY,
+    analysis: DEFAULT_ANALYSIS,
+  };
+  return { ...newRollout(id, spec, 1_000), ...more };
+}
+
+function step(rolloutId: string, seq: number): RolloutEntry {
+  return { rolloutId, seq, at: 1_000 + seq, phase: 'Progressing', event: 'started', text: `step ${seq}`, member: 'a' };
 }
 
 const conflict = { code: 'UPGRADE_CONFLICT' };
@@ -197,6 +221,47 @@ export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
       const found = (await store.upgrade('a')) as { state: { phase: string } };
       found.state.phase = 'Done';
       strictEqual((await store.upgrade('a'))?.state.phase, 'Idle');
+    },
+  },
+  {
+    name: 'keeps rollouts, newest first, and lets only the writer of the last version write',
+    run: async ({ open, reopen }) => {
+      const store = await open();
+      const { version } = await store.insertRollout(sampleRollout('a'), [step('a', 0)]);
+      await store.insertRollout(sampleRollout('b', { createdAt: 2_000 }), []);
+      const other = { code: 'ROLLOUT_CONFLICT' };
+      await rejects(store.insertRollout(sampleRollout('a'), [step('a', 1)]), other);
+      const next = await store.updateRollout(sampleRollout('a', { phase: 'Paused' }), version, [step('a', 1)]);
+      await rejects(store.updateRollout(sampleRollout('a', { phase: 'Done' }), version, [step('a', 2)]), other);
+      await rejects(store.updateRollout(sampleRollout('x'), '1', []), other);
+      if (reopen !== undefined) await store.close();
+      const again = (await reopen?.()) ?? store;
+      deepStrictEqual(await again.rollout('a'), {
+        state: sampleRollout('a', { phase: 'Paused' }),
+        version: next.version,
+      });
+      deepStrictEqual(
+        (await again.rollouts()).map((one) => one.state.id),
+        ['b', 'a'],
+      );
+      deepStrictEqual(await again.rolloutRecord('a'), [step('a', 0), step('a', 1)]);
+      strictEqual(await again.rollout('x'), undefined);
+    },
+  },
+  {
+    name: 'prunes ended rollouts only, the oldest, with their records',
+    run: async ({ open }) => {
+      const store = await open();
+      for (const [n, phase] of (['Done', 'Paused', 'Failed', 'RolledBack'] as const).entries()) {
+        await store.insertRollout(sampleRollout(`r${n}`, { phase, createdAt: n }), [step(`r${n}`, 0)]);
+      }
+      await store.pruneRollouts(1);
+      deepStrictEqual(
+        (await store.rollouts()).map((one) => one.state.id),
+        ['r3', 'r1'],
+      );
+      deepStrictEqual(await store.rolloutRecord('r0'), []);
+      strictEqual((await store.rolloutRecord('r3')).length, 1);
     },
   },
 ];

@@ -1,13 +1,16 @@
 import {
   connectionKey,
   type EndedConnection,
+  isRolloutOver,
   isTerminal,
   MAX_ENDED,
   type RecordEntry,
+  type RolloutEntry,
   SluiceError,
 } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
-import type { AgentRow, Ended, Store, Stored } from './store.ts';
+import type { RolloutState } from '../rollout/state.ts';
+import type { AgentRow, Ended, Store, Stored, StoredRollout } from './store.ts';
 
 /** A store for tests and for a controller that need not survive. */
 export class MemoryStore implements Store {
@@ -15,6 +18,7 @@ export class MemoryStore implements Store {
   readonly #upgrades = new Map<string, { text: string; version: number }>();
   readonly #records = new Map<string, RecordEntry[]>();
   readonly #ended = new Map<string, { items: Map<string, string>; dropped: number }>();
+  readonly #rollouts = new Map<string, { text: string; version: number; record: readonly RolloutEntry[] }>();
 
   async agents(): Promise<readonly AgentRow[]> {
     return [...this.#agents.values()].map((text) => JSON.parse(text) as AgentRow);
@@ -78,6 +82,43 @@ export class MemoryStore implements Store {
     return [...(this.#records.get(upgradeId) ?? [])];
   }
 
+  async rollouts(): Promise<readonly StoredRollout[]> {
+    const all = [...this.#rollouts.values()].map(storedRollout);
+    return all.sort((a, b) => b.state.createdAt - a.state.createdAt || (a.state.id < b.state.id ? 1 : -1));
+  }
+
+  async rollout(id: string): Promise<StoredRollout | undefined> {
+    const row = this.#rollouts.get(id);
+    return row === undefined ? undefined : storedRollout(row);
+  }
+
+  async insertRollout(state: RolloutState, entries: readonly RolloutEntry[]): Promise<StoredRollout> {
+    if (this.#rollouts.has(state.id)) throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${state.id} exists already`);
+    const row = { text: JSON.stringify(state), version: 1, record: [...entries] };
+    this.#rollouts.set(state.id, row);
+    return storedRollout(row);
+  }
+
+  async updateRollout(state: RolloutState, expected: string, entries: readonly RolloutEntry[]): Promise<StoredRollout> {
+    const old = this.#rollouts.get(state.id);
+    if (old === undefined || String(old.version) !== expected) {
+      const found = old === undefined ? 'none' : old.version;
+      throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${state.id}: expected version ${expected}, found ${found}`);
+    }
+    const row = { text: JSON.stringify(state), version: old.version + 1, record: [...old.record, ...entries] };
+    this.#rollouts.set(state.id, row);
+    return storedRollout(row);
+  }
+
+  async pruneRollouts(keep: number): Promise<void> {
+    const ended = (await this.rollouts()).filter((one) => isRolloutOver(one.state.phase));
+    for (const { state } of ended.slice(keep)) this.#rollouts.delete(state.id);
+  }
+
+  async rolloutRecord(rolloutId: string): Promise<readonly RolloutEntry[]> {
+    return [...(this.#rollouts.get(rolloutId)?.record ?? [])];
+  }
+
   async ping(): Promise<void> {}
   async close(): Promise<void> {}
 
@@ -91,4 +132,8 @@ export class MemoryStore implements Store {
   #stored(row: { text: string; version: number }): Stored {
     return { state: JSON.parse(row.text) as UpgradeState, version: String(row.version) };
   }
+}
+
+function storedRollout(row: { text: string; version: number }): StoredRollout {
+  return { state: JSON.parse(row.text) as RolloutState, version: String(row.version) };
 }

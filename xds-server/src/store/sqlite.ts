@@ -1,11 +1,20 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { type EndedConnection, MAX_ENDED, type RecordEntry, SluiceError, TERMINAL_PHASES } from '@sluice/contract';
+import {
+  type EndedConnection,
+  isRolloutOver,
+  MAX_ENDED,
+  type RecordEntry,
+  type RolloutEntry,
+  SluiceError,
+  TERMINAL_PHASES,
+} from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
-import type { AgentRow, Ended, Store, Stored } from './store.ts';
+import type { RolloutState } from '../rollout/state.ts';
+import type { AgentRow, Ended, Store, Stored, StoredRollout } from './store.ts';
 
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 const SCHEMA = `
   CREATE TABLE agents (proxy TEXT NOT NULL, slot TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (proxy, slot)) STRICT;
   CREATE TABLE upgrades (
@@ -27,6 +36,13 @@ const STEPS: readonly string[] = [
   CREATE TABLE ended_dropped (
     upgrade_id TEXT PRIMARY KEY REFERENCES upgrades (id) ON DELETE CASCADE, dropped INTEGER NOT NULL
   ) STRICT;`,
+  `CREATE TABLE rollouts (
+    id TEXT PRIMARY KEY, over INTEGER NOT NULL, created_at INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE rollout_record (
+    rollout_id TEXT NOT NULL REFERENCES rollouts (id) ON DELETE CASCADE, seq INTEGER NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (rollout_id, seq)
+  ) STRICT, WITHOUT ROWID;`,
 ];
 
 /** The store in one SQLite file, which is made when absent. One controller uses it at a time. */
@@ -175,6 +191,61 @@ export class SqliteStore implements Store {
     );
   }
 
+  async rollouts(): Promise<readonly StoredRollout[]> {
+    return this.#all('SELECT body, version FROM rollouts ORDER BY created_at DESC, id DESC').map(storedRollout);
+  }
+
+  async rollout(id: string): Promise<StoredRollout | undefined> {
+    return this.#all('SELECT body, version FROM rollouts WHERE id = ?', id).map(storedRollout)[0];
+  }
+
+  async insertRollout(state: RolloutState, entries: readonly RolloutEntry[]): Promise<StoredRollout> {
+    this.#transaction(() => {
+      const { changes } = this.#run(
+        `INSERT INTO rollouts (id, over, created_at, version, body) VALUES (?, ?, ?, 1, ?) ON CONFLICT (id) DO NOTHING`,
+        state.id,
+        Number(isRolloutOver(state.phase)),
+        state.createdAt,
+        JSON.stringify(state),
+      );
+      if (changes === 0) throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${state.id} exists already`);
+      this.#appendRollout(entries);
+    });
+    return { state, version: '1' };
+  }
+
+  async updateRollout(state: RolloutState, expected: string, entries: readonly RolloutEntry[]): Promise<StoredRollout> {
+    this.#transaction(() => {
+      const { changes } = this.#run(
+        'UPDATE rollouts SET over = ?, version = version + 1, body = ? WHERE id = ? AND version = ?',
+        Number(isRolloutOver(state.phase)),
+        JSON.stringify(state),
+        state.id,
+        Number(expected),
+      );
+      if (changes === 0) {
+        const found = this.#all('SELECT version FROM rollouts WHERE id = ?', state.id)[0]?.version ?? 'none';
+        throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${state.id}: expected version ${expected}, found ${found}`);
+      }
+      this.#appendRollout(entries);
+    });
+    return { state, version: String(Number(expected) + 1) };
+  }
+
+  async pruneRollouts(keep: number): Promise<void> {
+    this.#run(
+      `DELETE FROM rollouts WHERE id IN (
+         SELECT id FROM rollouts WHERE over = 1 ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?)`,
+      keep,
+    );
+  }
+
+  async rolloutRecord(rolloutId: string): Promise<readonly RolloutEntry[]> {
+    return this.#all('SELECT body FROM rollout_record WHERE rollout_id = ? ORDER BY seq', rolloutId).map((row) =>
+      JSON.parse(row.body as string),
+    );
+  }
+
   async ping(): Promise<void> {
     this.#all('SELECT 1 AS one');
   }
@@ -192,6 +263,11 @@ export class SqliteStore implements Store {
         JSON.stringify(entry),
       );
     }
+  }
+
+  #appendRollout(entries: readonly RolloutEntry[]): void {
+    const sql = 'INSERT INTO rollout_record (rollout_id, seq, body) VALUES (?, ?, ?)';
+    for (const entry of entries) this.#run(sql, entry.rolloutId, entry.seq, JSON.stringify(entry));
   }
 
   #all(sql: string, ...values: Value[]): Record<string, unknown>[] {
@@ -230,6 +306,10 @@ type Value = string | number | null;
 
 function stored(row: Record<string, unknown>): Stored {
   return { state: JSON.parse(row.body as string) as UpgradeState, version: String(row.version) };
+}
+
+function storedRollout(row: Record<string, unknown>): StoredRollout {
+  return { state: JSON.parse(row.body as string) as RolloutState, version: String(row.version) };
 }
 
 function guarded<T>(work: () => T): T {

@@ -70,6 +70,7 @@ describe('SqliteStore', () => {
     const store = keep(new SqliteStore(file));
     await store.appendEnded('a', [], 4);
     expect(await store.ended('a')).toEqual({ items: [], dropped: 4 });
+    expect(await store.rollouts()).toEqual([]);
     const driver = new Driver({ store, agents: {} as Agents, orders: {} as OrderSink, log: {} as Log });
     expect((await driver.find('a'))?.policy).toEqual(DEFAULT_POLICY);
   });
@@ -79,6 +80,6 @@ describe('SqliteStore', () => {
     const db = new DatabaseSync(file);
     db.exec('PRAGMA user_version = 99');
     db.close();
-    expect(() => new SqliteStore(file)).toThrow(/expected schema version 2 or older, found 99/);
+    expect(() => new SqliteStore(file)).toThrow(/expected schema version 3 or older, found 99/);
   });
 });

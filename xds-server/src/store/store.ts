@@ -1,5 +1,6 @@
-import type { EndedConnection, EpochStatus, RecordEntry } from '@sluice/contract';
+import type { EndedConnection, EpochStatus, RecordEntry, RolloutEntry } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
+import type { RolloutState } from '../rollout/state.ts';
 
 /** What is remembered of one agent slot of one proxy, so that a restarted controller knows whom to expect. */
 export interface AgentRow {
@@ -9,11 +10,17 @@ export interface AgentRow {
   readonly versions: readonly string[];
   readonly epochs: readonly EpochStatus[];
   readonly seenAt: number;
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
 /** An upgrade and the version of its stored form: opaque, changes with every write. */
 export interface Stored {
   readonly state: UpgradeState;
+  readonly version: string;
+}
+
+export interface StoredRollout {
+  readonly state: RolloutState;
   readonly version: string;
 }
 
@@ -47,6 +54,18 @@ export interface Store {
 
   /** By seq. */
   record(upgradeId: string): Promise<readonly RecordEntry[]>;
+
+  /** Newest first. */
+  rollouts(): Promise<readonly StoredRollout[]>;
+  rollout(id: string): Promise<StoredRollout | undefined>;
+  /** Rejects with ROLLOUT_CONFLICT when the id exists. */
+  insertRollout(state: RolloutState, entries: readonly RolloutEntry[]): Promise<StoredRollout>;
+  /** Writes state and entries together; rejects with ROLLOUT_CONFLICT when the stored version is another one. */
+  updateRollout(state: RolloutState, expected: string, entries: readonly RolloutEntry[]): Promise<StoredRollout>;
+  /** Removes the oldest ended rollouts, with their records, so that `keep` are left. */
+  pruneRollouts(keep: number): Promise<void>;
+  /** By seq. */
+  rolloutRecord(rolloutId: string): Promise<readonly RolloutEntry[]>;
 
   /** Rejects when the store can not be written: what /readyz asks. */
   ping(): Promise<void>;

@@ -1,0 +1,231 @@
+import { randomBytes } from 'node:crypto';
+import { isRolloutOver, type RolloutEntry, type RolloutSpec, SluiceError, toSluiceError } from '@sluice/contract';
+import type { Log } from '../log.ts';
+import type { Store } from '../store/store.ts';
+import { needsMetrics } from './analysis.ts';
+import type { Fleet, MetricsSource } from './fleet.ts';
+import { plan } from './planner.ts';
+import { newRollout, type RolloutEvent, type RolloutState } from './state.ts';
+
+export interface RolloutsOptions {
+  readonly store: Store;
+  readonly fleet: Fleet;
+  readonly log: Log;
+  readonly metrics?: MetricsSource;
+  readonly now?: () => number;
+  /** Ended rollouts kept. */
+  readonly keep?: number;
+  readonly onRollout?: (state: RolloutState) => void;
+  readonly onEntry?: (entry: RolloutEntry) => void;
+}
+
+interface Live {
+  state: RolloutState;
+  version: string;
+  seq: number;
+  /** Steps of one rollout are made one after the other. */
+  queue: Promise<void>;
+  /** A look at the fleet is due already: more changes need no further one. */
+  due: boolean;
+  timer?: NodeJS.Timeout;
+  measureAt: number;
+}
+
+const MAX_TIMER_MS = 2_147_483_647;
+const MEASURE_MS = 10_000;
+
+/** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
+export class Rollouts {
+  readonly #options: RolloutsOptions;
+  readonly #now: () => number;
+  readonly #live = new Map<string, Live>();
+  readonly #stop = new AbortController();
+  /** One rollout is made at a time, so that two can not claim the same proxy. */
+  #creating: Promise<unknown> = Promise.resolve();
+
+  constructor(options: RolloutsOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+  }
+
+  /** Takes up what an earlier controller left. */
+  async start(): Promise<void> {
+    const { store } = this.#options;
+    for (const { state, version } of await store.rollouts()) {
+      if (isRolloutOver(state.phase)) continue;
+      const seq = (await store.rolloutRecord(state.id)).length;
+      this.#live.set(state.id, live(state, version, seq));
+    }
+    for (const id of this.#live.keys()) this.#soon(id, { type: 'resumed' });
+  }
+
+  /** Not over, oldest first. */
+  active(): RolloutState[] {
+    return [...this.#live.values()].map((one) => one.state).sort((a, b) => a.createdAt - b.createdAt);
+  }
+
+  async find(id: string): Promise<RolloutState> {
+    const state = this.#live.get(id)?.state ?? (await this.#options.store.rollout(id))?.state;
+    if (state === undefined) throw new SluiceError('ROLLOUT_UNKNOWN', `expected a known rollout, found ${id}`);
+    return state;
+  }
+
+  /** Throws ROLLOUT_CONFLICT naming the proxy that another one has, CONFIG_INVALID for limits that nobody can judge. */
+  create(spec: RolloutSpec): Promise<RolloutState> {
+    const made = this.#creating.then(() => this.#create(spec));
+    this.#creating = made.catch(() => undefined);
+    return made;
+  }
+
+  async #create(spec: RolloutSpec): Promise<RolloutState> {
+    const { fleet, metrics, store } = this.#options;
+    if (needsMetrics(spec) && metrics === undefined) {
+      throw new SluiceError(
+        'CONFIG_INVALID',
+        'analysis: maxFailedRequests and maxP99Ms expect a source of metrics, found none',
+      );
+    }
+    const now = this.#now();
+    const state = newRollout(`r${now.toString(36)}-${randomBytes(3).toString('hex')}`, spec, now);
+    const observed = await fleet.observe(state);
+    if (observed.length === 0)
+      throw new SluiceError('PROXY_UNKNOWN', 'selector: expected at least one proxy, found none');
+    for (const { name } of observed) this.#free(name, state.id);
+    const entry = this.#entry(state, 0, { phase: state.phase, event: 'created', text: `rollout to ${spec.target.to}` });
+    const { version } = await store.insertRollout(state, [entry]);
+    this.#live.set(state.id, live(state, version, 1));
+    this.#announce(state, [entry]);
+    await store.pruneRollouts(this.#options.keep ?? 100);
+    await this.event(state.id, { type: 'tick' });
+    return this.find(state.id);
+  }
+
+  #free(name: string, own: string): void {
+    const other = this.active().find((one) => one.id !== own && one.members.some((member) => member.name === name));
+    if (other !== undefined) throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${other.id} has ${name} already`);
+  }
+
+  /** A verb of a person, or something that happened. Rejects when the verb is refused or the step can not be stored. */
+  async event(id: string, event: RolloutEvent): Promise<RolloutState> {
+    let one = this.#live.get(id);
+    if (one === undefined) {
+      // One that is over can be rolled back still.
+      const stored = await this.#options.store.rollout(id);
+      if (stored === undefined) throw new SluiceError('ROLLOUT_UNKNOWN', `expected a known rollout, found ${id}`);
+      if (event.type === 'rollback') for (const { name } of stored.state.members) this.#free(name, id);
+      one = this.#live.get(id);
+      if (one === undefined) {
+        one = live(stored.state, stored.version, (await this.#options.store.rolloutRecord(id)).length);
+        this.#live.set(id, one);
+      }
+    }
+    const current = one;
+    const step = current.queue.then(() => this.#step(current, event));
+    current.queue = step.catch(() => undefined);
+    try {
+      await step;
+    } finally {
+      if (isRolloutOver(current.state.phase)) this.#live.delete(id);
+    }
+    return current.state;
+  }
+
+  /** Something in the fleet changed: each rollout looks at it anew, once for all that came in one turn of the loop. */
+  changed(): void {
+    for (const [id, one] of this.#live) {
+      if (one.due) continue;
+      one.due = true;
+      setImmediate(() => {
+        one.due = false;
+        this.#soon(id, { type: 'tick' });
+      });
+    }
+  }
+
+  /** An Envoy of a member crashed; `upgradeId`: the upgrade that its epoch came by. */
+  crashed(member: string, upgradeId: string): void {
+    const own = [...this.#live.values()].find(({ state }) => state.members.some((one) => one.upgradeId === upgradeId));
+    if (own !== undefined) this.#soon(own.state.id, { type: 'crashed', member });
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    for (const one of this.#live.values()) clearTimeout(one.timer);
+    await Promise.all([...this.#live.values()].map((one) => one.queue));
+  }
+
+  #soon(id: string, event: RolloutEvent): void {
+    if (this.#stop.signal.aborted || !this.#live.has(id)) return;
+    this.event(id, event).catch((thrown) => {
+      this.#options.log.error({ rollout: id, event: event.type, err: toSluiceError(thrown) }, 'rollout step failed');
+    });
+  }
+
+  async #step(one: Live, event: RolloutEvent): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const { fleet, store, log } = this.#options;
+    const before = one.state;
+    const others = new Set(
+      this.active().flatMap((other) => (other.id === before.id ? [] : other.members.map((member) => member.name))),
+    );
+    const observed = (await fleet.observe(before)).filter((seen) => !others.has(seen.name));
+    const result = plan(before, observed, this.#now(), event);
+    const entries = result.entries.map((entry, n) => this.#entry(before, one.seq + n, entry));
+    if (entries.length > 0 || JSON.stringify(result.state) !== JSON.stringify(before)) {
+      const { version } = await store.updateRollout(result.state, one.version, entries);
+      one.version = version;
+      one.seq += entries.length;
+      one.state = result.state;
+      this.#announce(result.state, entries);
+    }
+    for (const action of result.actions) {
+      // What could not be ordered now is ordered again: the planner sees that nothing came of it.
+      await fleet.carryOut(action, result.state).catch((thrown) => {
+        log.warn({ rollout: before.id, ...action, err: toSluiceError(thrown) }, 'a member could not be ordered');
+      });
+    }
+    this.#arm(one, result.wakeAt);
+  }
+
+  #arm(one: Live, wakeAt: number | undefined): void {
+    clearTimeout(one.timer);
+    const { metrics } = this.#options;
+    if (this.#stop.signal.aborted || isRolloutOver(one.state.phase)) return;
+    const measured = metrics !== undefined && needsMetrics(one.state.spec);
+    const at = Math.min(wakeAt ?? Number.POSITIVE_INFINITY, measured ? one.measureAt : Number.POSITIVE_INFINITY);
+    if (!Number.isFinite(at)) return;
+    const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
+    one.timer = setTimeout(() => {
+      if (measured && this.#now() >= one.measureAt) void this.#measure(one);
+      else this.#soon(one.state.id, { type: 'tick' });
+    }, wait);
+  }
+
+  async #measure(one: Live): Promise<void> {
+    const { metrics, log } = this.#options;
+    if (metrics === undefined) return;
+    one.measureAt = this.#now() + metrics.everyMs;
+    const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(MEASURE_MS)]);
+    try {
+      const measured = await metrics.measure(one.state.spec, one.state.createdAt, signal);
+      this.#soon(one.state.id, { type: 'measured', measured });
+    } catch (thrown) {
+      log.warn({ rollout: one.state.id, err: toSluiceError(thrown) }, 'the source of metrics did not answer');
+      this.#soon(one.state.id, { type: 'tick' });
+    }
+  }
+
+  #entry(state: RolloutState, seq: number, entry: Omit<RolloutEntry, 'rolloutId' | 'seq' | 'at'>): RolloutEntry {
+    return { rolloutId: state.id, seq, at: this.#now(), ...entry };
+  }
+
+  #announce(state: RolloutState, entries: readonly RolloutEntry[]): void {
+    for (const { text, event, phase } of entries) this.#options.log.info({ rollout: state.id, event, phase }, text);
+    this.#options.onRollout?.(state);
+    for (const entry of entries) this.#options.onEntry?.(entry);
+  }
+}
+
+function live(state: RolloutState, version: string, seq: number): Live {
+  return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0 };
+}

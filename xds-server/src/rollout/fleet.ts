@@ -1,0 +1,18 @@
+import type { RolloutSpec } from '@sluice/contract';
+import type { Measured, Observed, RolloutAction, RolloutState } from './state.ts';
+
+/**
+ * What a rollout moves: plain proxies, a SidecarSet's Pods, Pods patched in place. Orders carry ids: one that is given
+ * twice is one, also by another controller. A rejected order is given again by the planner.
+ */
+export interface Fleet {
+  /** The members that the spec selects, and what became of the newest order of each (`backId`, else `upgradeId`). */
+  observe(state: RolloutState): Promise<readonly Observed[]>;
+  carryOut(action: RolloutAction, state: RolloutState): Promise<void>;
+}
+
+/** What the agents can not know, such as a Prometheus. Asked each `everyMs` while a rollout progresses. */
+export interface MetricsSource {
+  readonly everyMs: number;
+  measure(spec: RolloutSpec, since: number, signal: AbortSignal): Promise<Measured>;
+}

@@ -1,0 +1,260 @@
+import { isRolloutOver, type RolloutMember } from '@sluice/contract';
+import { judge } from './analysis.ts';
+import { hasNamedCanary, inCanary, maxUnavailableOf, partitionOf, stageGoals } from './numbers.ts';
+import { observe } from './observe.ts';
+import type { Observed, RolloutEvent, RolloutPlan, RolloutState } from './state.ts';
+import { Turn } from './turn.ts';
+import { nextStage, pause, renew, rollBack, verb } from './verbs.ts';
+
+/** So often an order that nobody takes is given before its member counts as failed. */
+const MAX_ATTEMPTS = 5;
+
+/**
+ * One step of a rollout: what is stored, what the fleet says, what happened and the clock go in; what is to be stored and
+ * then to be done comes out. Knows nothing of agents or Pods. The same step again changes nothing.
+ *
+ *   Progressing <-> Paused (a person, the analysis, the end of a stage)
+ *      |  |  \--- rollback, failed analysis ---> RollingBack ---> RolledBack, or Failed where a flip back failed
+ *      |  \------ abort -----------------------> Aborting ------> Aborted
+ *      v
+ *    Done (all but the partition)   -- rollback of one that has ended: RollingBack
+ *
+ * Throws PHASE_REFUSED for a verb that has no meaning now.
+ */
+export function plan(
+  state: RolloutState,
+  fleet: readonly Observed[],
+  now: number,
+  event: RolloutEvent = { type: 'tick' },
+): RolloutPlan {
+  const turn = new Turn(state, fleet, now);
+  // One that is over takes nothing in any more, but can be rolled back.
+  if (isRolloutOver(state.phase) && event.type !== 'rollback') {
+    if (event.type === 'pause' || event.type === 'resume' || event.type === 'promote' || event.type === 'abort')
+      verb(turn, event.type, event.by);
+    return turn.done();
+  }
+  observe(turn);
+  switch (event.type) {
+    case 'tick':
+      break;
+    case 'resumed':
+      renew(turn, 'starting', 'flipping');
+      break;
+    case 'crashed':
+      crashed(turn, event.member);
+      break;
+    case 'measured':
+      turn.set({ measured: event.measured });
+      break;
+    default:
+      verb(turn, event.type, event.by);
+  }
+  if (turn.state.phase === 'Progressing' || turn.state.phase === 'Paused') analyse(turn);
+  if (turn.state.phase === 'Paused') stageOver(turn);
+  if (turn.state.phase === 'Progressing') progress(turn);
+  if (turn.state.phase === 'Aborting') giveUp(turn);
+  if (turn.state.phase === 'RollingBack') flipBack(turn);
+  return turn.done();
+}
+
+function crashed(turn: Turn, name: string): void {
+  const member = turn.state.members.find((one) => one.name === name);
+  if (member === undefined) return;
+  turn.member(name, { crashes: member.crashes + 1 });
+  turn.note('crashed', `${name}: its new Envoy crashed`, name);
+}
+
+/** A limit that is passed ends new starts at once; who paused by hand is not overruled. */
+function analyse(turn: Turn): void {
+  const { pause: paused, spec } = turn.state;
+  if (paused?.by === 'user' || paused?.by === 'analysis') return;
+  const failed = judge(turn.state);
+  if (failed === undefined) return;
+  turn.note('analysis', failed);
+  if (spec.analysis.onFailure === 'rollback') rollBack(turn, `analysis: ${failed}`);
+  else pause(turn, { by: 'analysis', reason: `analysis: ${failed}` });
+}
+
+function stageOver(turn: Turn): void {
+  const { pause: paused } = turn.state;
+  if (paused?.until === undefined) return;
+  if (turn.now < paused.until) turn.wake(paused.until);
+  else nextStage(turn, 'the pause is over');
+}
+
+const busy = (turn: Turn, { state }: RolloutMember): boolean =>
+  state === 'starting' || state === 'flipping' || (turn.state.spec.strategy.until === 'reset' && state === 'draining');
+
+/**
+ * Who can not be counted on: in an upgrade, or not serving for whatever reason. SidecarSet leaves those out that were not
+ * ready before; Deployment and StatefulSet count them, and so do we: a fleet that is weak already is not weakened further.
+ */
+function unavailable(turn: Turn): number {
+  return turn.state.members.filter((one) => busy(turn, one) || !turn.fleet.get(one.name)?.available).length;
+}
+
+function progress(turn: Turn): void {
+  for (;;) {
+    const { spec, members, stage } = turn.state;
+    const goals = stageGoals(
+      spec,
+      members.map((one) => one.name),
+    );
+    const last = stage >= goals.length - 1;
+    const goal = goals[Math.min(stage, goals.length - 1)] ?? 0;
+    again(turn);
+    const named = stage === 0 && hasNamedCanary(spec) && members.some((one) => inCanary(spec, one.name));
+    const eligible = (one: RolloutMember): boolean => !named || inCanary(spec, one.name);
+    const touched = turn.state.members.filter((one) => one.state !== 'waiting' && eligible(one)).length;
+    const touchedAll = turn.state.members.filter((one) => one.state !== 'waiting').length;
+    const total = members.length;
+    const left = Math.min(goal - touched, total - partitionOf(spec.strategy, total) - touchedAll);
+    if (left > 0) begin(turn, Math.min(left, maxUnavailableOf(spec.strategy, total) - unavailable(turn)), eligible);
+    const inStage = turn.state.members.filter((one) => busy(turn, one)).length;
+    if (left > 0 || inStage > 0) {
+      turn.set({ reason: told(turn, goals, left) });
+      return;
+    }
+    if (last) {
+      finish(turn);
+      return;
+    }
+    const text = `stage ${stage + 1} of ${goals.length} is done`;
+    turn.note('stage', text);
+    const { promotion, pauseBetweenMs } = spec.strategy;
+    if (promotion === 'manual') {
+      pause(turn, { by: 'stage', reason: `${text}: waits to be promoted` });
+      return;
+    }
+    if (pauseBetweenMs > 0) {
+      const until = turn.now + pauseBetweenMs;
+      turn.wake(until);
+      pause(turn, { by: 'stage', reason: `${text}: pauses for ${pauseBetweenMs / 1_000} s`, until });
+      return;
+    }
+    nextStage(turn, text);
+  }
+}
+
+/** Orders that have not arrived: they were stored, and then the controller died or the fleet did not answer. */
+function again(turn: Turn): void {
+  for (const { name, state, upgradeId, attempts = 0, failures } of turn.state.members) {
+    if (state !== 'starting' || upgradeId === undefined) continue;
+    if (turn.fleet.get(name)?.step?.id === upgradeId) continue;
+    if (attempts < MAX_ATTEMPTS) turn.order({ type: 'start', member: name, id: upgradeId });
+    else {
+      const reason = `its order was not taken in ${attempts} attempts`;
+      turn.member(name, { state: 'failed', failures: failures + 1, reason });
+      turn.note('failed', `${name}: ${reason}`, name);
+      turn.wake(turn.now);
+    }
+  }
+}
+
+/** Starts up to `slots` members: each time one of the zone that had the fewest turns so far. */
+function begin(turn: Turn, slots: number, eligible: (member: RolloutMember) => boolean): void {
+  for (let n = 0; n < slots; n++) {
+    const { members, stage } = turn.state;
+    const turns = (zone: string): number =>
+      members.filter((one) => one.zone === zone && one.state !== 'waiting').length;
+    const [next] = members
+      .filter((one) => one.state === 'waiting' && eligible(one) && isThere(turn.fleet.get(one.name)))
+      .map((one) => ({ name: one.name, zone: one.zone, turns: turns(one.zone) }))
+      .sort((a, b) => a.turns - b.turns || (a.zone < b.zone ? -1 : a.zone > b.zone ? 1 : 0));
+    if (next === undefined) return;
+    const id = turn.newId();
+    turn.member(next.name, { state: 'starting', stage, upgradeId: id, reason: 'ordered', attempts: 0 });
+    renewOne(turn, next.name);
+    turn.note('started', `${next.name} is upgraded to ${turn.state.spec.target.to} (stage ${stage + 1})`, next.name);
+    turn.order({ type: 'start', member: next.name, id });
+  }
+}
+
+function renewOne(turn: Turn, name: string): void {
+  turn.member(name, { attempts: 0, sentAt: 0 });
+}
+
+const isThere = (seen: Observed | undefined): boolean => seen?.reachable === true && seen.available;
+
+function told(turn: Turn, goals: readonly number[], left: number): string {
+  const { members, stage } = turn.state;
+  const waiting = members.filter((one) => one.state === 'starting').map((one) => one.name);
+  const away = members.filter((one) => !isThere(turn.fleet.get(one.name))).map((one) => one.name);
+  const parts = [`stage ${stage + 1} of ${goals.length}`];
+  if (waiting.length > 0) parts.push(`${names(waiting)} ${waiting.length === 1 ? 'is' : 'are'} being upgraded`);
+  if (left > 0) parts.push(`${left} more in this stage`);
+  if (away.length > 0) parts.push(`${names(away)} not available`);
+  return parts.join('; ');
+}
+
+function names(all: readonly string[]): string {
+  return all.length <= 3 ? all.join(', ') : `${all.slice(0, 3).join(', ')} and ${all.length - 3} more`;
+}
+
+/** All have had their turn: over when their old epochs are. A partition kept back is a good end, as with StatefulSet. */
+function finish(turn: Turn): void {
+  const { members } = turn.state;
+  const draining = members.filter((one) => one.state === 'draining');
+  if (draining.length > 0) {
+    turn.set({ reason: `all serve; old epochs drain: ${names(draining.map((one) => one.name))}` });
+    return;
+  }
+  const count = (state: string): number => members.filter((one) => one.state === state).length;
+  const parts = [`${count('upgraded') + count('current')} of ${members.length} have the target`];
+  if (count('failed') > 0) parts.push(`${count('failed')} failed, as the analysis allows`);
+  if (count('waiting') > 0) parts.push(`${count('waiting')} kept back by partition`);
+  turn.phase('Done', parts.join('; '));
+}
+
+/** Ends what does not serve yet. One whose order never arrived has nothing to be ended. */
+function endStarting(turn: Turn): boolean {
+  for (const { name, state, upgradeId } of turn.state.members) {
+    if (state !== 'starting' || upgradeId === undefined) continue;
+    turn.order({ type: 'abort', member: name, id: upgradeId });
+    if (turn.fleet.get(name)?.step?.id !== upgradeId) turn.member(name, { state: 'waiting', reason: 'never begun' });
+  }
+  return turn.state.members.some((one) => one.state === 'starting');
+}
+
+function giveUp(turn: Turn): void {
+  if (endStarting(turn)) return;
+  const kept = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded').length;
+  turn.phase('Aborted', `${kept} have the target and keep it`);
+}
+
+/** Newest first, within maxUnavailable; who does not serve anyway can be flipped at once (SidecarSet's rule). */
+function flipBack(turn: Turn): void {
+  const starting = endStarting(turn);
+  const { spec } = turn.state;
+  const limit = maxUnavailableOf(spec.strategy, turn.state.members.length);
+  for (const { name, state, upgradeId, backId } of turn.state.members) {
+    if (state !== 'flipping' || upgradeId === undefined || backId === undefined) continue;
+    if (turn.fleet.get(name)?.step?.id !== backId) turn.order({ type: 'flip', member: name, id: upgradeId, backId });
+  }
+  const toFlip = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded');
+  for (const { name, upgradeId } of toFlip.toSorted((a, b) => order(b) - order(a))) {
+    const seen = turn.fleet.get(name);
+    if (upgradeId === undefined || seen?.reachable !== true) continue;
+    if (seen.available && unavailable(turn) >= limit) continue;
+    const backId = turn.newId();
+    turn.member(name, { state: 'flipping', backId, reason: 'its flip back is ordered' });
+    renewOne(turn, name);
+    turn.note('flipping', `${name} is flipped back`, name);
+    turn.order({ type: 'flip', member: name, id: upgradeId, backId });
+  }
+  const left = turn.state.members.filter((one) => ['draining', 'upgraded', 'flipping'].includes(one.state));
+  if (starting || left.length > 0) {
+    const reason = turn.state.rollbackBy ?? '';
+    turn.set({ reason: `${reason}; ${left.length} to be flipped back: ${names(left.map((one) => one.name))}` });
+    return;
+  }
+  const stuck = turn.state.members.filter((one) => one.state === 'stuck').map((one) => one.name);
+  if (stuck.length > 0) turn.phase('Failed', `could not be flipped back: ${names(stuck)}`);
+  else turn.phase('RolledBack', turn.state.rollbackBy ?? 'flipped back');
+}
+
+/** Number of the order that changed it. */
+function order({ upgradeId = '' }: RolloutMember): number {
+  return Number(upgradeId.slice(upgradeId.lastIndexOf('-') + 1));
+}

@@ -1,0 +1,73 @@
+import { isRolloutOver, type RolloutMember, type RolloutPhase } from '@sluice/contract';
+import type { Observed, RolloutAction, RolloutPlan, RolloutState } from './state.ts';
+
+/** An order that nobody answers is given again, after this long at first. */
+const RETRY_MS = 5_000;
+const RETRY_MAX_MS = 60_000;
+
+/** One step of the planner while it is being made. */
+export class Turn {
+  state: RolloutState;
+  readonly now: number;
+  readonly fleet: ReadonlyMap<string, Observed>;
+  readonly #actions: RolloutAction[] = [];
+  readonly #entries: RolloutPlan['entries'][number][] = [];
+  #wakeAt: number | undefined;
+
+  constructor(state: RolloutState, fleet: readonly Observed[], now: number) {
+    this.state = state;
+    this.now = now;
+    this.fleet = new Map(fleet.map((one) => [one.name, one]));
+  }
+
+  set(patch: Partial<RolloutState>): void {
+    this.state = { ...this.state, ...patch };
+  }
+
+  phase(phase: RolloutPhase, reason: string): void {
+    if (phase === this.state.phase) return;
+    this.set({ phase, reason, phaseSince: this.now });
+    this.note('phase', `${phase}: ${reason}`);
+  }
+
+  member(name: string, patch: Partial<RolloutMember>): void {
+    const members = this.state.members.map((one) => {
+      if (one.name !== name) return one;
+      const moved = patch.state !== undefined && patch.state !== one.state ? { since: this.now } : {};
+      return { ...one, ...moved, ...patch };
+    });
+    this.set({ members });
+  }
+
+  note(event: string, text: string, member?: string): void {
+    this.#entries.push({ phase: this.state.phase, event, text, ...(member === undefined ? {} : { member }) });
+  }
+
+  /** Gives an order, or gives it again when its time has come: the same order has the same id. */
+  order(action: RolloutAction): void {
+    const member = this.state.members.find((one) => one.name === action.member);
+    const attempts = member?.attempts ?? 0;
+    const due = (member?.sentAt ?? 0) + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** Math.min(10, attempts - 1));
+    if (attempts > 0 && this.now < due) {
+      this.wake(due);
+      return;
+    }
+    this.member(action.member, { sentAt: this.now, attempts: attempts + 1 });
+    this.wake(this.now + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** Math.min(10, attempts)));
+    this.#actions.push(action);
+  }
+
+  wake(at: number): void {
+    this.#wakeAt = Math.min(at, this.#wakeAt ?? at);
+  }
+
+  newId(): string {
+    this.set({ ordered: this.state.ordered + 1 });
+    return `${this.state.id}-${this.state.ordered}`;
+  }
+
+  done(): RolloutPlan {
+    const wake = this.#wakeAt === undefined || isRolloutOver(this.state.phase) ? {} : { wakeAt: this.#wakeAt };
+    return { state: this.state, actions: this.#actions, entries: this.#entries, ...wake };
+  }
+}

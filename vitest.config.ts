@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config';
 // Tests run the TypeScript sources: the condition makes every workspace package resolve to src/ and not to dist/.
 const source = { resolve: { conditions: ['sluice-source'] }, ssr: { resolve: { conditions: ['sluice-source'] } } };
 
+const HANDOVER = ['test/e2e/{reuse-port,listen-fd,pod,slots,kills}*.test.ts'];
+
 export default defineConfig({
   ...source,
   test: {
@@ -26,6 +28,18 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
+          exclude: HANDOVER,
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...source,
+        // Too long for `npm test`: every other way to hand over, two containers, and a kill in each phase.
+        test: {
+          name: 'handover',
+          include: HANDOVER,
           testTimeout: 120_000,
           hookTimeout: 120_000,
           fileParallelism: false,

@@ -81,7 +81,7 @@ export async function haproxySide(binary: string): Promise<Side> {
     http2Port,
     async handOver() {
       const old = CommandFolder.all(path.join(agent.dir, 'epochs'))
-        .map((folder) => folder.read())
+        .map((folder) => folder.readMeta())
         .find((meta) => meta?.state === 'serving');
       if (old === undefined) throw new Error('no epoch serves');
       // Not by the command line: a process of Node starting would be load of our own.
@@ -97,7 +97,7 @@ export async function haproxySide(binary: string): Promise<Side> {
       agent.child.kill();
       await agent.child.ended;
       for (const folder of CommandFolder.all(path.join(agent.dir, 'epochs'))) {
-        const meta = folder.read();
+        const meta = folder.readMeta();
         // A worker of HAProxy ends with its master.
         if (meta) signal(meta, 'SIGKILL');
       }

@@ -33,7 +33,7 @@ afterEach(async () => {
     agent.child.kill();
     await agent.child.ended;
     for (const folder of CommandFolder.all(path.join(agent.dir, 'epochs'))) {
-      const meta = folder.read();
+      const meta = folder.readMeta();
       // A worker of HAProxy ends with its master.
       if (meta) signal(meta, 'SIGKILL');
     }
@@ -164,7 +164,7 @@ it('a configuration that HAProxy refuses, and one whose process is not ready in 
   await agent.sluice('agent', 'upgrade', '--to', silent);
   const failed = await agent.line('upgrade failed');
   expect(failed).toMatchObject({ code: 'EPOCH_TIMEOUT', error: expect.stringContaining('READY=1 within 1000 ms') });
-  const hung = new CommandFolder(path.join(agent.dir, 'epochs'), 1).read() as CommandMeta;
+  const hung = new CommandFolder(path.join(agent.dir, 'epochs'), 1).readMeta() as CommandMeta;
   expect(isAlive(hung)).toBe(false);
   expect((await epochs()).map(({ pid }) => pid)).toEqual(before.map(({ pid }) => pid));
   expect(await header(ports.http)).toBe('A');
@@ -192,7 +192,7 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
   await next.line('old epoch reset', (line) => line.epoch === 0);
   expect(await header(ports.http)).toBe('B');
 
-  const serving = new CommandFolder(path.join(next.dir, 'epochs'), 1).read() as CommandMeta;
+  const serving = new CommandFolder(path.join(next.dir, 'epochs'), 1).readMeta() as CommandMeta;
   signal(serving, 'SIGKILL');
   // Once its worker has ended too, with the connections that it had.
   await next.line('the serving epoch crashed');
@@ -201,7 +201,7 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
   expect((await epochsOf(next)).map(({ epoch, state }) => `${epoch} ${state}`)).toEqual(['2 serving']);
 
   // The same upgrade's epoch a second time: what was before it is started.
-  signal(new CommandFolder(path.join(next.dir, 'epochs'), 2).read() as CommandMeta, 'SIGKILL');
+  signal(new CommandFolder(path.join(next.dir, 'epochs'), 2).readMeta() as CommandMeta, 'SIGKILL');
   await next.line('started again', (line) => line.back === true);
   expect(await header(ports.http)).toBe('A');
 });

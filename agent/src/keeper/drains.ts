@@ -1,25 +1,27 @@
-import { join } from 'node:path';
 import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
 import { wasmPath } from '@sluice/wasm-filter';
 import { LINGERS_MS, overBudget } from '../epochs/cost.ts';
-import { DrainWatch } from '../epochs/drain-watch.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
-import { Forecast } from '../epochs/forecast.ts';
-import { cutBefore, Ledger } from '../epochs/ledger.ts';
 import { writeOrder } from '../epochs/order-file.ts';
 import { pressureForAll, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
-import { readKernel } from '../witnesses/kernel.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
+import {
+  noteDrain,
+  type OpenDrain,
+  OWN_ORDER_AFTER_MS,
+  openDrain,
+  ownOrder,
+  takeOrder,
+  tellVerdict,
+} from './drain-parts.ts';
 import { EndedOutbox } from './ended.ts';
 import { rateOf, startPacing } from './pace.ts';
-import { isResetting, type ResetWish, resetEpoch } from './resets.ts';
+import { type ResetWish, resetEpoch } from './resets.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
-/** With no order from anybody after this long, the agent gives its own: the drain must not hang on a dead controller. */
-const OWN_ORDER_AFTER_MS = 10_000;
 /** An Envoy without the filter relays nothing: its admin is asked for the order, all through the drain. */
 const ORDER_LOOK_MS = 250;
 /** How long the filter sends deltas after a `subscribe`; renewed while the drain goes on. */
@@ -28,9 +30,8 @@ const SUBSCRIBE_MS = 60_000;
 /** What is held for one drain besides its watch. */
 interface Draining {
   readonly timers: Set<NodeJS.Timeout>;
-  readonly ledger: Ledger;
+  readonly close: OpenDrain['close'];
   readonly ended: EndedOutbox;
-  readonly forecast: Forecast;
 }
 
 /** The old epochs of this slot: their orders, their verdicts, their end. */
@@ -45,37 +46,18 @@ export class Drains {
   /** `old` does not accept any more. Idempotent; also resumes a drain that an earlier agent began. */
   begin(old: Epoch, upgradeId: string, given: DrainPolicy, authority = { alone: this.#context.alone }): void {
     if (old.drain) return;
-    const { now, log, registry } = this.#context;
+    const { now } = this.#context;
     const { alone } = authority;
     const policy = completePolicy(given);
-    if (old.meta.policy === undefined) {
-      // An agent that died in the middle of the handover has noted no more than since when.
-      const drainingSince = old.meta.drainingSince ?? now();
-      old.update({ state: 'draining', drainingSince, endedBy: upgradeId, policy });
-      if (old.meta.oldConnections === undefined) old.update(countOf(old));
-    }
+    noteDrain(old, upgradeId, policy, now());
     const ended = new EndedOutbox(this.#context, old, upgradeId);
-    const begun = ended.begun();
-    const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
-    const ledger: Ledger = new Ledger((items) => {
-      forecast.ended(items);
-      ended.add(items, ledger.dropped);
-    }, begun);
-    const watch: DrainWatch = new DrainWatch({
-      epoch: old.number,
-      startedAt: old.meta.drainingSince ?? now(),
+    const { watch, close } = openDrain(this.#context, old, {
       policy,
-      sources: old.sources(now),
       onVerdict: (verdict) => this.#onVerdict(old, verdict, alone),
-      ledger,
-      forecast,
-      log,
-      now,
+      onEnded: (items, dropped) => ended.add(items, dropped),
+      begun: ended.begun(),
     });
-    this.#draining.set(old.number, { timers: new Set(), ledger, ended, forecast });
-    old.drain = watch;
-    forecast.ended(begun.items);
-    for (const [id, one] of cutBefore(begun.items)) watch.deeds.cut.set(id, one);
+    this.#draining.set(old.number, { timers: new Set(), close, ended });
     old.table.onChange = () => watch.poke();
     old.table.onOrder = (order) => this.apply(old, order, 'xds');
     old.table.subscribe(SUBSCRIBE_MS);
@@ -103,20 +85,7 @@ export class Drains {
 
   /** The agent's part of an order: the pressure. An order that is not newer than the one in force does nothing. */
   apply(old: Epoch, given: DrainOrder, via: 'xds' | 'link' | 'local'): void {
-    const { log, now, send } = this.#context;
-    if (given.epoch !== old.number || !old.drain) {
-      log('warn', 'drain order ignored: the epoch does not drain', { epoch: old.number, order: given.epoch, via });
-      return;
-    }
-    if (old.meta.order && given.version <= old.meta.order.version) return;
-    const order = { ...given, policy: completePolicy(given.policy) };
-    const at = now();
-    // Of a drain that was taken back nothing counts: graces begin with the next order.
-    const since = old.meta.order?.action === 'drain' ? old.meta.orderAppliedAt : undefined;
-    old.update({ order, orderAppliedAt: since ?? at });
-    this.#obey(old, order, at, false);
-    log('info', 'drain order applied', { epoch: old.number, version: order.version, action: order.action, via });
-    send({ type: 'orderApplied', upgradeId: order.upgradeId, epoch: old.number, version: order.version, via, at });
+    takeOrder(this.#context, old, { given, via }, (order, at) => this.#obey(old, order, at, false));
   }
 
   #obey(old: Epoch, order: DrainOrder, at: number, resumed: boolean): void {
@@ -163,33 +132,21 @@ export class Drains {
 
   #ownOrder(old: Epoch, upgradeId: string): void {
     if (old.meta.order || !old.drain) return;
-    const policy = old.drain.policy;
-    const issuedAt = this.#context.now();
-    const order: DrainOrder = {
-      v: 1,
-      upgradeId,
-      epoch: old.number,
-      version: 0,
-      action: 'drain',
-      policy,
-      cutoffAgeMs: 0,
-      issuedAt,
-    };
+    const order = ownOrder(old, upgradeId, old.drain.policy, this.#context.now());
     // Where a file feeds the slot, it brings the drain's filter, which knows the requests in flight.
     if (old.meta.wasm) writeOrder(old.folder, order, wasmPath(), old.meta.leave === true);
     this.apply(old, order, 'local');
   }
 
   #onVerdict(old: Epoch, verdict: Verdict, alone: boolean): void {
-    if (isResetting(old)) return;
-    const { send, log } = this.#context;
-    const upgradeId = old.meta.endedBy ?? '';
-    log('debug', 'verdict', { epoch: old.number, safe: verdict.safe, summary: verdict.summary });
-    send({ type: 'verdict', upgradeId, epoch: old.number, verdict });
+    if (!tellVerdict(this.#context, old, verdict)) return;
     this.#budget();
     // What policy gives up at its limit is not protected any more: the verdict says so.
     if (alone && verdict.safe) {
-      this.reset(upgradeId, old.number).catch((error) => log('warn', 'reset refused', { error: String(error) }));
+      const { log } = this.#context;
+      this.reset(old.meta.endedBy ?? '', old.number).catch((error) =>
+        log('warn', 'reset refused', { error: String(error) }),
+      );
     }
   }
 
@@ -217,13 +174,8 @@ export class Drains {
   #finish(old: Epoch, crashed: boolean): void {
     const draining = this.#draining.get(old.number);
     if (draining === undefined) return;
-    draining.ledger.close(old.drain?.deeds ?? { idleClosed: new Set(), cut: new Map() }, this.#context.now(), crashed);
+    draining.close(crashed);
     draining.ended.flush();
-    try {
-      draining.forecast.save();
-    } catch (error) {
-      this.#context.log('warn', 'what this drain taught could not be written', { error: String(error) });
-    }
     this.#clear(old);
   }
 
@@ -269,14 +221,5 @@ export class Drains {
     for (const timer of this.#draining.get(old.number)?.timers ?? []) clearTimeout(timer);
     this.#draining.get(old.number)?.ended.flush();
     this.#draining.delete(old.number);
-  }
-}
-
-/** Its connections as of now; none known when the kernel can not tell. */
-function countOf(old: Epoch): { readonly oldConnections?: number } {
-  try {
-    return { oldConnections: readKernel(old.process.pid, old.meta.listenAddresses ?? []).open };
-  } catch {
-    return {};
   }
 }

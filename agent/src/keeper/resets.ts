@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CutConnection, type HeldConnection, SluiceError, type Verdict } from '@sluice/contract';
 import type { DrainWatch } from '../epochs/drain-watch.ts';
-import type { Epoch } from '../epochs/epoch.ts';
-import type { ResetReport } from '../epochs/folder.ts';
-import { announceEpochs, type KeeperContext } from './context.ts';
+import type { AnyEpoch } from '../epochs/live-epoch.ts';
+import type { ResetReport } from '../epochs/run-folder.ts';
+import { announceEpochs, type FrontContext } from './front.ts';
 
 /** Those that are cut go one after the other, so that they do not all come back at once; after this all at once. */
 const CUT_MS = 10_000;
@@ -22,10 +22,10 @@ export interface ResetWish {
 /** Those that were cut go from one witness before the other; after this they are taken at their word. */
 const SETTLED_MS = 1_000;
 
-const running = new WeakMap<Epoch, Promise<ResetReport>>();
+const running = new WeakMap<AnyEpoch, Promise<ResetReport>>();
 
 /** Its end has been decided: what it is judged to be meanwhile is of no use to anybody. */
-export function isResetting(old: Epoch): boolean {
+export function isResetting(old: AnyEpoch): boolean {
   return running.has(old);
 }
 
@@ -34,10 +34,10 @@ export function isResetting(old: Epoch): boolean {
  * with what the reset has cut. Throws RESET_PROTECTED when protected connections are left and there is no override.
  * Repeating it answers with the first result.
  */
-export async function resetEpoch(
-  context: KeeperContext,
+export async function resetEpoch<E extends AnyEpoch>(
+  context: FrontContext<E>,
   wish: ResetWish,
-  ended: (old: Epoch) => void,
+  ended: (old: E) => void,
 ): Promise<ResetReport> {
   const { registry, send } = context;
   const { upgradeId, epoch: number, override } = wish;
@@ -76,12 +76,12 @@ function refused(epoch: number, { summary }: Verdict): SluiceError {
 }
 
 /** The reset itself, decided. */
-async function endIt(
-  context: KeeperContext,
-  old: Epoch,
+async function endIt<E extends AnyEpoch>(
+  context: FrontContext<E>,
+  old: E,
   drain: DrainWatch,
   { upgradeId, epoch: number, override, why, cutMs = CUT_MS }: ResetWish,
-  ended: (old: Epoch) => void,
+  ended: (old: E) => void,
 ): Promise<ResetReport> {
   const { registry, now, send, log } = context;
   const first = drain.wouldBeCut();
@@ -101,7 +101,7 @@ async function endIt(
   };
   old.update({ resetReport: report });
   registry.remove(old);
-  log('info', 'old epoch reset', { epoch: number, cut: cut.length, override });
+  log('info', 'old epoch reset', { epoch: number, old: total, cut: cut.length, override });
   send({ type: 'reset', upgradeId, epoch: number, ...report });
   announceEpochs(context);
   return report;
@@ -132,18 +132,19 @@ async function lookAgain(drain: DrainWatch, epoch: number, overridden: boolean):
 }
 
 /** In policy's order, at the rate at which connections are told to leave. True where that took its time. */
-async function cutInTurn(old: Epoch, cut: readonly HeldConnection[], withinMs: number): Promise<boolean> {
+async function cutInTurn(old: AnyEpoch, cut: readonly HeldConnection[], withinMs: number): Promise<boolean> {
   const { perSecond } = old.drain?.policy.pacing ?? { perSecond: 0 };
   const each = Math.max(perSecond * (CUT_TICK_MS / 1_000), cut.length / (withinMs / CUT_TICK_MS));
   if (perSecond === 0 || cut.length <= each) return false;
   const sources = old.sources(Date.now);
+  if (sources.cut === undefined) return false;
   let gone = false;
   void old.gone.then(() => {
     gone = true;
   });
   for (let done = 0; done < cut.length && !gone; done += each) {
     const ids = cut.slice(Math.floor(done), Math.floor(done + each)).map((one) => one.connection.id);
-    sources.cut?.(ids);
+    sources.cut(ids);
     await Promise.race([delay(CUT_TICK_MS), old.gone]);
   }
   return !gone;

@@ -2,9 +2,8 @@ import { DEFAULT_POLICY } from '@sluice/contract';
 import { isAlive } from '../../epochs/proc.ts';
 import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
-import { CommandEpoch, CommandFolder } from './epoch.ts';
+import { CommandEpoch } from './epoch.ts';
 import { HeldSockets } from './sockets.ts';
-import { epochsFolder } from './start.ts';
 import { stopAccepting } from './upgrades.ts';
 
 /**
@@ -13,22 +12,22 @@ import { stopAccepting } from './upgrades.ts';
  * the two. The sockets come out of the serving process. Returns whether one serves.
  */
 export async function adopt(context: CommandContext, drains: Drains): Promise<boolean> {
-  const { config, epochs, spec, log } = context;
-  for (const folder of CommandFolder.all(epochsFolder(config.dir))) {
-    const meta = folder.read();
+  const { config, registry, spec, log } = context;
+  for (const folder of registry.folders()) {
+    const meta = folder.readMeta();
     if (!meta || meta.state === 'ended' || meta.state === 'crashed') continue;
     if (!isAlive(meta)) {
-      folder.write({ ...meta, state: meta.state === 'draining' ? 'ended' : 'crashed' });
+      folder.writeMeta({ ...meta, state: meta.state === 'draining' ? 'ended' : 'crashed' });
       continue;
     }
-    const epoch = new CommandEpoch(folder, meta, log);
+    const epoch = new CommandEpoch(folder, meta, { log, endSignal: spec.endSignal });
     log('info', 'epoch adopted', { epoch: epoch.number, state: meta.state, pid: meta.pid });
     if (meta.state === 'starting') await epoch.kill();
-    else epochs.add(epoch);
+    else registry.add(epoch);
   }
-  const serving = epochs.serving();
+  const serving = registry.serving();
   if (serving) context.sockets = HeldSockets.adopt(spec.listen, serving.group.main);
-  for (const epoch of epochs.all()) {
+  for (const epoch of registry.all()) {
     const { state, endedBy = serving?.meta.createdBy ?? '', policy = config.policy ?? DEFAULT_POLICY } = epoch.meta;
     if (state === 'serving' && epoch !== serving) await stopAccepting(context, epoch);
     if (epoch !== serving) drains.begin(epoch, endedBy, policy);

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { toSluiceError } from '@sluice/contract';
+import { announceEpochs } from '../../keeper/front.ts';
 import { type CrashHistory, NO_CRASHES, onCrash } from '../../supervisor/budget.ts';
-import { announce, type CommandContext } from './context.ts';
+import type { CommandContext } from './context.ts';
 import type { CommandEpoch } from './epoch.ts';
 import { startEpoch } from './start.ts';
 
@@ -29,15 +30,15 @@ export class Crashes {
   }
 
   async #ended(epoch: CommandEpoch): Promise<void> {
-    const { epochs, log, now, send, signal, sockets } = this.#context;
+    const { registry, log, now, send, signal, sockets } = this.#context;
     if (epoch.ending || epoch.meta.state !== 'serving' || signal.aborted) return;
     this.total++;
-    epochs.remove(epoch);
+    registry.remove(epoch);
     epoch.release();
     epoch.update({ state: 'crashed' });
     log('error', 'the serving epoch crashed', { epoch: epoch.number, log: epoch.folder.logTail() });
     send({ type: 'crashed', epoch: epoch.number, at: now() });
-    announce(this.#context);
+    announceEpochs(this.#context);
     for (;;) {
       const decision = onCrash(this.#history, now());
       this.#history = decision.history;
@@ -59,7 +60,7 @@ export class Crashes {
   }
 
   async #relaunch(crashed: CommandEpoch): Promise<void> {
-    const { epochs, log, now, send, signal, exclusive } = this.#context;
+    const { registry, log, now, send, signal, exclusive } = this.#context;
     const { binary, config, createdBy, before, version } = crashed.meta;
     const crashes = (this.#byUpgrade.get(createdBy ?? '') ?? 0) + 1;
     if (createdBy !== undefined) this.#byUpgrade.set(createdBy, crashes);
@@ -71,7 +72,7 @@ export class Crashes {
       ...(before && { before }),
     };
     const next = await exclusive.run(async () =>
-      epochs.serving() ? undefined : startEpoch(this.#context, back ? before : same, signal),
+      registry.serving() ? undefined : startEpoch(this.#context, back ? before : same, signal),
     );
     if (!next) return; // an upgrade that was under way has put another one in its place
     this.watch(next);
@@ -88,6 +89,6 @@ export class Crashes {
         rolledBack: true,
       });
     }
-    announce(this.#context);
+    announceEpochs(this.#context);
   }
 }

@@ -2,13 +2,14 @@ import { mkdirSync } from 'node:fs';
 import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
 import { type KeeperConfig, resolveBinary, resolveConfig } from '../../keeper/config.ts';
 import { Exclusive } from '../../keeper/exclusive.ts';
+import { announceEpochs } from '../../keeper/front.ts';
 import { createLink } from '../../link/index.ts';
 import { installSignals } from '../../supervisor/signals.ts';
 import { AGENT_VERSION } from '../../version.ts';
 import { type Giving, offerListeners } from '../give.ts';
 import { adopt } from './adopt.ts';
 import { commandHandler } from './commands.ts';
-import { announce, type CommandContext, CommandEpochs } from './context.ts';
+import { type CommandContext, CommandRegistry } from './context.ts';
 import { Crashes } from './crashes.ts';
 import { Drains } from './drains.ts';
 import { HeldSockets } from './sockets.ts';
@@ -53,11 +54,11 @@ export async function startCommandKeeper(
   const stop = new AbortController();
   const ended = Promise.withResolvers<void>();
   const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
-  const epochs = new CommandEpochs();
+  const registry = new CommandRegistry(config.dir);
   const context: CommandContext = {
     config,
     spec,
-    epochs,
+    registry,
     exclusive: new Exclusive(),
     log,
     now: Date.now,
@@ -79,7 +80,7 @@ export async function startCommandKeeper(
     stop.abort(new SluiceError('CONTROLLER_AWAY', 'the agent ends'));
     undoSignals();
     drains.stop();
-    for (const epoch of epochs.all()) epoch.release();
+    for (const epoch of registry.all()) epoch.release();
     await giving?.close();
     context.sockets.close();
     link?.close();
@@ -89,10 +90,10 @@ export async function startCommandKeeper(
 
   /** No successor, or it has the sockets: every epoch ends by its verdict, or at the bound; then this agent. */
   const drainAll = async (upgradeId: string): Promise<void> => {
-    for (const epoch of epochs.all()) drains.begin(epoch, upgradeId, config.policy, true);
+    for (const epoch of registry.all()) drains.begin(epoch, upgradeId, config.policy, true);
     const deadline = Date.now() + config.terminationDrainMs;
     await Promise.all(
-      epochs.all().map(async (epoch) => {
+      registry.all().map(async (epoch) => {
         const safe = await epoch.drain?.untilSafe(deadline - Date.now());
         const override = { by: 'termination', reason: `not drained within ${config.terminationDrainMs} ms` };
         await drains.reset(epoch.meta.endedBy ?? upgradeId, epoch.number, safe ? undefined : override);
@@ -107,12 +108,12 @@ export async function startCommandKeeper(
         listeners: () => context.sockets.list,
         stop: () =>
           context.exclusive.run(async () => {
-            const serving = epochs.serving();
+            const serving = registry.serving();
             if (serving) await stopAccepting(context, serving);
           }),
         // What was told to stop does not start again: another one of the same.
         resume: async () => {
-          const old = epochs.serving();
+          const old = registry.serving();
           if (!old) return;
           const { binary, config: file } = old.meta;
           const next = await context.exclusive.run(() => startEpoch(context, { binary, config: file }, stop.signal));
@@ -130,7 +131,7 @@ export async function startCommandKeeper(
 
   const terminate = async (): Promise<void> => {
     await upgrades.settle();
-    const serving = epochs.serving();
+    const serving = registry.serving();
     if (serving) await stopAccepting(context, serving);
     context.sockets.refuse();
     await drainAll('terminate');
@@ -138,7 +139,7 @@ export async function startCommandKeeper(
   };
 
   const again = async (reason: string): Promise<void> => {
-    const serving = epochs.serving();
+    const serving = registry.serving();
     if (!serving) return;
     const target = { to: serving.meta.binary, bootstrap: serving.meta.config };
     if (link?.connected) return context.send({ type: 'propose', target, reason });
@@ -152,7 +153,7 @@ export async function startCommandKeeper(
 
   try {
     if (await adopt(context, drains)) {
-      const serving = epochs.serving();
+      const serving = registry.serving();
       if (serving) crashes.watch(serving);
       if (spec.socket !== undefined) await offer(spec.socket);
     } else {
@@ -168,7 +169,7 @@ export async function startCommandKeeper(
       } catch (thrown) {
         const { code, message } = toSluiceError(thrown);
         taking?.abandon({ code, message });
-        for (const epoch of epochs.all()) if (epoch.meta.state === 'serving') await epoch.kill();
+        for (const epoch of registry.all()) if (epoch.meta.state === 'serving') await epoch.kill();
         throw thrown;
       }
     }
@@ -182,7 +183,7 @@ export async function startCommandKeeper(
           slot: config.slot,
           agentVersion: AGENT_VERSION,
           identity: config.token === undefined ? {} : { token: config.token },
-          epochs: epochs.all().map((epoch) => epoch.status(config.slot)),
+          epochs: registry.statuses(config.slot),
           versions: [],
           memory: { agentRss: process.memoryUsage.rss() },
         }),
@@ -192,7 +193,7 @@ export async function startCommandKeeper(
       });
       outbox.send = link.send;
     }
-    announce(context);
+    announceEpochs(context);
     if (options.signals !== false) {
       undoSignals = installSignals({ terminate, hotRestart: again, reopenLogs: () => {}, leave: close }, log);
     }
@@ -200,5 +201,5 @@ export async function startCommandKeeper(
     await close();
     throw toSluiceError(thrown);
   }
-  return { done: ended.promise, epochs: () => epochs.all().map((epoch) => epoch.status(config.slot)), close };
+  return { done: ended.promise, epochs: () => registry.statuses(config.slot), close };
 }

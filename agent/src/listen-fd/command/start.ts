@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SluiceError } from '@sluice/contract';
 import { receive } from '../../native/datagram.ts';
@@ -6,7 +5,7 @@ import { close, makeFifo } from '../../native/fds.ts';
 import { bindNotify } from '../../native/notify-socket.ts';
 import { watchReadable } from '../../native/poller.ts';
 import type { CommandContext } from './context.ts';
-import { CommandEpoch, CommandFolder } from './epoch.ts';
+import { CommandEpoch } from './epoch.ts';
 import { launchCommand, runCommand } from './launch.ts';
 import { fill } from './spec.ts';
 
@@ -19,16 +18,6 @@ export interface CommandTarget {
   readonly before?: { readonly binary: string; readonly config: string };
 }
 
-export function epochsFolder(dir: string): string {
-  return join(dir, 'epochs');
-}
-
-/** A number that was never used. */
-function nextFolder(context: CommandContext): CommandFolder {
-  const root = epochsFolder(context.config.dir);
-  return new CommandFolder(root, (CommandFolder.all(root).at(-1)?.epoch ?? -1) + 1);
-}
-
 /**
  * Starts the target on the held sockets and resolves when it says that it serves. Throws EPOCH_DIED or EPOCH_TIMEOUT with
  * the end of its log, and its processes dead: whoever accepted before accepts still.
@@ -38,9 +27,8 @@ export async function startEpoch(
   target: CommandTarget,
   aborted: AbortSignal,
 ): Promise<CommandEpoch> {
-  const { config, spec, sockets, epochs, log, now } = context;
-  const folder = nextFolder(context);
-  folder.create();
+  const { config, spec, sockets, registry, log, now } = context;
+  const folder = registry.create();
   makeFifo(folder.alive);
   const words = { BINARY: target.binary, CONFIG: target.config, DIR: folder.path };
   const version = await versionOf(context, target.binary);
@@ -68,14 +56,14 @@ export async function startEpoch(
       ...(target.parent !== undefined && { parent: target.parent }),
       ...(target.before && { before: target.before }),
     };
-    folder.write(meta);
-    const epoch = new CommandEpoch(folder, meta, log);
-    epochs.add(epoch);
+    folder.writeMeta(meta);
+    const epoch = new CommandEpoch(folder, meta, { log, endSignal: spec.endSignal });
+    registry.add(epoch);
     try {
       await ready.within(config.startTimeoutMs, epoch, AbortSignal.any([context.signal, aborted]));
     } catch (thrown) {
       await epoch.kill();
-      epochs.remove(epoch);
+      registry.remove(epoch);
       throw thrown;
     }
     epoch.update({ state: 'serving', servingSince: now() });

@@ -18,8 +18,8 @@ const SERVING_LOOK_MS = 100;
 
 /** The same local API and status port as the keeper of Envoys has. */
 export async function openStatus(context: CommandContext, parts: StatusParts): Promise<{ close(): Promise<void> }> {
-  const { config, epochs, log, exclusive } = context;
-  const statuses = () => epochs.all().map((epoch) => epoch.status(config.slot));
+  const { config, registry, log, exclusive } = context;
+  const statuses = () => registry.statuses(config.slot);
   const control = await createControlServer({
     path: agentSocket(config.dir),
     log,
@@ -38,7 +38,7 @@ export async function openStatus(context: CommandContext, parts: StatusParts): P
       connections: async (epoch) => ({ items: connectionsOf(context, epoch), truncated: false }),
       waitServing: async (signal) => {
         for (;;) {
-          const serving = epochs.serving();
+          const serving = registry.serving();
           if (serving && !exclusive.busy) return serving.status(config.slot);
           signal.throwIfAborted();
           await new Promise((resolve) => setTimeout(resolve, SERVING_LOOK_MS));
@@ -60,7 +60,7 @@ export async function openStatus(context: CommandContext, parts: StatusParts): P
         if (typeof body.epoch !== 'number')
           throw new SluiceError('INPUT_INVALID', 'expected epoch to be a number, found none');
         const override = body.reason === undefined ? undefined : { by: 'local', reason: text(body.reason, 'reason') };
-        return parts.drains.reset(epochs.get(body.epoch)?.meta.endedBy ?? '', body.epoch, override);
+        return parts.drains.reset(registry.get(body.epoch)?.meta.endedBy ?? '', body.epoch, override);
       },
     },
   });
@@ -71,7 +71,7 @@ export async function openStatus(context: CommandContext, parts: StatusParts): P
           live: () =>
             parts.crashes.exhausted ? { ok: false, text: 'restart budget used up' } : { ok: true, text: 'ok' },
           ready: () => {
-            const serving = epochs.serving();
+            const serving = registry.serving();
             return serving
               ? { ok: true, text: `epoch ${serving.number} serves` }
               : { ok: false, text: 'no epoch serves' };
@@ -100,8 +100,8 @@ export async function openStatus(context: CommandContext, parts: StatusParts): P
 }
 
 /** Of draining epochs what their verdict names; those of a serving one nobody asks for. */
-export function connectionsOf({ epochs }: CommandContext, epoch: number | undefined) {
-  return epochs
+export function connectionsOf({ registry }: CommandContext, epoch: number | undefined) {
+  return registry
     .all()
     .filter(({ number }) => epoch === undefined || number === epoch)
     .flatMap(({ drain }) => drain?.verdict?.held.map(({ connection }) => connection) ?? []);

@@ -3,8 +3,9 @@ import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CheckResult, type DrainPolicy, SluiceError, toSluiceError, type UpgradeTarget } from '@sluice/contract';
 import { resolveBinary } from '../../keeper/config.ts';
+import { announceEpochs } from '../../keeper/front.ts';
 import { failed, passed } from '../../preflight/result.ts';
-import { announce, type CommandContext } from './context.ts';
+import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import type { CommandEpoch } from './epoch.ts';
 import { runCommand } from './launch.ts';
@@ -45,8 +46,8 @@ export class Upgrades {
 
   /** Nothing of the serving epoch is touched. */
   async check(target: UpgradeTarget): Promise<Checked> {
-    const { config, spec, sockets, epochs } = this.#context;
-    const serving = epochs.serving();
+    const { config, spec, sockets, registry } = this.#context;
+    const serving = registry.serving();
     const from = serving && { from: serving.meta.version };
     const file = resolve(target.bootstrap ?? serving?.meta.config ?? config.bootstrap);
     if (target.method !== undefined && target.method !== 'auto' && target.method !== METHOD) {
@@ -84,7 +85,7 @@ export class Upgrades {
 
   /** Repeating a start that is done reports it again. On failure `failed` is sent, with what serves now. */
   async start(request: UpgradeRequest): Promise<void> {
-    const { exclusive, log, send, epochs } = this.#context;
+    const { exclusive, log, send, registry } = this.#context;
     const { upgradeId } = request;
     const abort = new AbortController();
     this.#aborts.set(upgradeId, abort);
@@ -98,10 +99,10 @@ export class Upgrades {
         upgradeId,
         code: `SLUICE_${code}`,
         message,
-        servingEpoch: epochs.serving()?.number ?? -1,
+        servingEpoch: registry.serving()?.number ?? -1,
         rolledBack: false,
       });
-      announce(this.#context);
+      announceEpochs(this.#context);
     } finally {
       this.#aborts.delete(upgradeId);
     }
@@ -121,10 +122,10 @@ export class Upgrades {
 
   async #start({ upgradeId, target, policy }: UpgradeRequest, aborted: AbortSignal): Promise<void> {
     aborted.throwIfAborted();
-    const { epochs, config, log, now } = this.#context;
-    const done = epochs.all().find(({ meta }) => meta.createdBy === upgradeId && meta.state === 'serving');
-    if (done) return this.#report(upgradeId, done, epochs.get(done.meta.parent ?? -1));
-    const old = epochs.serving();
+    const { registry, config, log, now } = this.#context;
+    const done = registry.all().find(({ meta }) => meta.createdBy === upgradeId && meta.state === 'serving');
+    if (done) return this.#report(upgradeId, done, registry.get(done.meta.parent ?? -1));
+    const old = registry.serving();
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
     const began = now();
     const epoch = await startEpoch(
@@ -162,7 +163,7 @@ export class Upgrades {
       at: epoch.meta.servingSince ?? this.#context.now(),
       method: METHOD,
     });
-    announce(this.#context);
+    announceEpochs(this.#context);
   }
 }
 

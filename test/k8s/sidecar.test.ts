@@ -57,7 +57,7 @@ it('an Envoy of one container hands over to that of the other, behind REDIRECT, 
   const answer = await fetch(`http://${address}:${SIDECAR_PORTS.app}/`);
   expect([await answer.text(), answer.headers.get('server')]).toEqual(['done\n', 'envoy']);
 
-  const readiness = await watchReadiness(cluster, 'shop');
+  const readiness = watchReadiness(cluster, 'shop');
   const load = newConnections(SIDECAR_PORTS.app, 50, address);
   await client.patch(pod, { spec: { containers: [{ name: 'proxy-2', image: 'sluice.test/sluice:1.40.0' }] } });
   const status = async () => (await fetch(`http://${address}:${SIDECAR_PORTS.status}/healthz/ready`)).text();

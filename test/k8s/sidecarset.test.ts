@@ -18,7 +18,7 @@ import {
 import { sluiceImages, systemLayer } from '../harness/k8s/sluice-image.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
-import type { Child } from '../harness/process.ts';
+import { type Child, until } from '../harness/process.ts';
 import { podBootstrap } from '../matrix/redirect-pod.ts';
 
 const missing = (await missingTools()) ?? missingNodePackages();
@@ -69,7 +69,7 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
   const answer = await fetch(`http://${podIP}:${SIDECAR_PORTS.app}/`);
   expect([await answer.text(), answer.headers.get('server')]).toEqual(['done\n', 'envoy']);
 
-  const readiness = await watchReadiness(cluster, 'shop');
+  const readiness = watchReadiness(cluster, 'shop');
   const load = newConnections(SIDECAR_PORTS.app, 50, podIP);
   // OpenKruise resets as soon as the new container is ready: the stream is still there then, and the old one waits for it.
   let streamed = false;
@@ -91,4 +91,29 @@ it('OpenKruise flips the pair three times, each reset held by the old container:
   const counts = await load.stop();
   expect(counts).toMatchObject({ refused: 0, lost: 0, failures: [] });
   expect(counts.answered).toBeGreaterThan(0);
+});
+
+it('without the agents, in the same Pod, OpenKruise cuts that stream: each Envoy has the port, and the old one is ended', async () => {
+  const { client } = cluster;
+  const envoy = 'exec /opt/envoy/*/envoy -c /etc/sluice/bootstrap/envoy.json --use-dynamic-base-id --concurrency 1';
+  const idle = 'trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done';
+  const plain = {
+    // The Empty image has no Envoy.
+    command: ['sh', '-c', `if ls /opt/envoy; then ${envoy}; else ${idle}; fi`],
+    args: [],
+    lifecycle: {},
+    readinessProbe: { exec: { command: ['true'] }, periodSeconds: 1 },
+  };
+  const labels = { app: 'plain' };
+  const set = (version: string) => {
+    const object = sidecarSet(image(version), EMPTY_IMAGE, labels, plain);
+    return { ...object, metadata: { name: 'plain' } };
+  };
+  await client.apply(set('1.39.3'));
+  await client.apply(appPod({ name: 'plain', node: node.name, labels }));
+  const { podIP = '' } = (await podReady(cluster, 'plain')).status ?? {};
+  const stream = await until('Envoy', () => fetch(`http://${podIP}:${SIDECAR_PORTS.app}/cgi-bin/slow?60`));
+  const cut = expect(stream.text()).rejects.toThrow('terminated');
+  await client.apply(set('1.40.0'));
+  await cut;
 });

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import https from 'node:https';
+import { createInterface } from 'node:readline';
 import {
   AppsV1Api,
   CoordinationV1Api,
@@ -7,7 +9,6 @@ import {
   CustomObjectsApi,
   type KubeConfig,
   type KubernetesObject,
-  Watch,
 } from '@kubernetes/client-node';
 import { until } from '../process.ts';
 
@@ -46,6 +47,7 @@ export class ApiError extends Error {
 export class Client {
   private readonly config: () => KubeConfig;
   private agent: https.Agent | undefined;
+  private ca: Buffer | undefined;
   /** By apiVersion: what `GET /apis/...` says of its kinds. */
   private readonly kinds = new Map<string, { kind: string; name: string; namespaced: boolean }[]>();
 
@@ -127,44 +129,81 @@ export class Client {
     { limitMs = 30_000, fieldSelector }: { limitMs?: number; fieldSelector?: string } = {},
   ): Promise<R> {
     let last: T | undefined;
-    let controller: AbortController | undefined;
     let timer: NodeJS.Timeout | undefined;
-    let done = false;
-    const query = fieldSelector === undefined ? {} : { fieldSelector };
+    let stop = () => {};
     try {
       return await new Promise<R>((resolve, reject) => {
         const late = () => reject(new Error(`${path}: not within ${limitMs} ms; last seen: ${JSON.stringify(last)}`));
         timer = setTimeout(late, limitMs);
-        const seen = (type: string, object: T) => {
-          last = object;
-          // A Status and no object; the API server ends the watch after it.
-          if (type === 'ERROR') return;
-          try {
-            const found = check({ type: type as WatchEvent<T>['type'], object });
-            if (found !== undefined) resolve(found);
-          } catch (error) {
-            reject(error);
-          }
+        const seen = (event: WatchEvent<T>) => {
+          last = event.object;
+          const found = check(event);
+          if (found !== undefined) resolve(found);
         };
-        // The API server ends a watch when it likes, that of the CRDs each time one of them changes what it serves.
-        const ended = (error: unknown) => {
-          if (error !== null && error !== undefined) reject(error);
-          else if (!done) setTimeout(open, WATCH_AGAIN_MS);
-        };
-        const open = () => {
-          if (done) return;
-          new Watch(this.config()).watch(path, query, seen, ended).then((opened) => {
-            controller = opened;
-            if (done) opened.abort();
-          }, reject);
-        };
-        open();
+        stop = this.events<T>(path, seen, {
+          onError: reject,
+          ...(fieldSelector === undefined ? {} : { fieldSelector }),
+        });
       });
     } finally {
-      done = true;
       clearTimeout(timer);
-      controller?.abort();
+      stop();
     }
+  }
+
+  /**
+   * Tells the events of a collection until the function that it returns is called. The API server ends a watch when it likes (that
+   * of the CRDs each time one of them changes what it serves): it is opened again, and the objects that exist are ADDED again.
+   * Without `onError` it is also opened again after an error. (The library's own watch ends when nothing happens for 30 s.)
+   */
+  events<T extends KubernetesObject>(
+    path: string,
+    seen: (event: WatchEvent<T>) => void,
+    { fieldSelector, onError }: { fieldSelector?: string; onError?: (error: Error) => void } = {},
+  ): () => void {
+    let request: ClientRequest | undefined;
+    let stopped = false;
+    const query = new URLSearchParams({ watch: 'true', ...(fieldSelector === undefined ? {} : { fieldSelector }) });
+    const again = (error?: Error) => {
+      request = undefined;
+      if (stopped) return;
+      if (error !== undefined && onError !== undefined) onError(error);
+      else setTimeout(open, WATCH_AGAIN_MS);
+    };
+    const tell = (line: string) => {
+      try {
+        const event = JSON.parse(line) as WatchEvent<T> | { type: 'ERROR' };
+        // An ERROR has a Status and no object; the API server ends the watch after it.
+        if (!stopped && event.type !== 'ERROR') seen(event);
+      } catch (error) {
+        if (onError === undefined) throw error;
+        onError(error as Error);
+      }
+    };
+    const open = () => {
+      if (stopped) return;
+      let answered = false;
+      request = this.open('GET', `${path}?${query}`, { agent: false }, (response) => {
+        answered = true;
+        if (response.statusCode !== 200) {
+          response.resume().once('close', () => again(new Error(`the watch of ${path}: ${response.statusCode}`)));
+          return;
+        }
+        // The interface repeats the errors of its input; `close` comes after them.
+        createInterface(response)
+          .on('line', tell)
+          .on('error', () => undefined);
+        response.once('error', () => undefined).once('close', () => again());
+      });
+      // Once it is answered, the end of the answer tells of the end of the connection.
+      request.once('error', (error) => answered || again(error));
+      request.end();
+    };
+    open();
+    return () => {
+      stopped = true;
+      request?.destroy();
+    };
   }
 
   /** GET of any path, as text. */
@@ -195,15 +234,12 @@ export class Client {
   }
 
   private async request(method: string, path: string, body?: unknown, type?: string): Promise<string> {
-    const cluster = this.config().getCurrentCluster();
-    if (cluster === null) throw new Error('no cluster is known yet');
     // One pool of connections: a handshake for each request would cost more than the request.
-    this.agent ??= new https.Agent({ keepAlive: true, maxSockets: 32, ca: readFileSync(cluster.caFile ?? '') });
-    const headers: Record<string, string> = { authorization: `Bearer ${this.config().getCurrentUser()?.token}` };
-    if (body !== undefined && type !== undefined) headers['content-type'] = type;
-    const options: https.RequestOptions = { method, timeout: REQUEST_MS, headers, agent: this.agent };
+    this.agent ??= new https.Agent({ keepAlive: true, maxSockets: 32 });
+    const options: https.RequestOptions = { agent: this.agent, timeout: REQUEST_MS };
+    if (body !== undefined && type !== undefined) options.headers = { 'content-type': type };
     const { code, text } = await new Promise<{ code: number; text: string }>((resolve, reject) => {
-      const request = https.request(`${cluster.server}${path}`, options, (response) => {
+      const request = this.open(method, path, options, (response) => {
         let text = '';
         response.setEncoding('utf8');
         response.on('data', (chunk: string) => {
@@ -216,6 +252,19 @@ export class Client {
     });
     if (code > 299) throw new ApiError(code, said(text) ?? `${method} ${path}: ${code}`);
     return text;
+  }
+
+  private open(
+    method: string,
+    path: string,
+    options: https.RequestOptions,
+    answered: (response: IncomingMessage) => void,
+  ): ClientRequest {
+    const cluster = this.config().getCurrentCluster();
+    if (cluster === null) throw new Error('no cluster is known yet');
+    const headers = { ...options.headers, authorization: `Bearer ${this.config().getCurrentUser()?.token}` };
+    this.ca ??= readFileSync(cluster.caFile ?? '');
+    return https.request(`${cluster.server}${path}`, { ...options, ca: this.ca, method, headers }, answered);
   }
 }
 

@@ -1,12 +1,5 @@
 import { createHash } from 'node:crypto';
-import {
-  type KubernetesObject,
-  type V1ContainerStatus,
-  type V1Lease,
-  type V1Node,
-  type V1Pod,
-  Watch,
-} from '@kubernetes/client-node';
+import type { KubernetesObject, V1ContainerStatus, V1Lease, V1Node, V1Pod } from '@kubernetes/client-node';
 import type { Client } from './client.ts';
 import type { Cluster } from './cluster.ts';
 
@@ -22,14 +15,13 @@ const WRITERS = 16;
  */
 export class HollowNodes {
   readonly names: readonly string[];
-  private readonly cluster: Cluster;
   private readonly client: Client;
   private readonly known = new Map<string, V1ContainerStatus[]>();
   /** Pods whose status is to be written, the newest state of each. */
   private readonly queue = new Map<string, V1Pod>();
   private readonly busy = new Set<string>();
   private readonly errors: Error[] = [];
-  private watch: AbortController | undefined;
+  private unwatch: (() => void) | undefined;
   private timer: NodeJS.Timeout | undefined;
   private stopped = false;
 
@@ -39,12 +31,11 @@ export class HollowNodes {
     nodes.timer = setInterval(() => {
       for (const name of names) nodes.lease(name).catch((error: Error) => nodes.errors.push(error));
     }, LEASE_MS);
-    await nodes.open();
+    nodes.unwatch = nodes.client.events<V1Pod>('/api/v1/pods', ({ type, object }) => nodes.seen(type, object));
     return nodes;
   }
 
   private constructor(cluster: Cluster, names: readonly string[]) {
-    this.cluster = cluster;
     this.client = cluster.client;
     this.names = names;
   }
@@ -57,7 +48,7 @@ export class HollowNodes {
   stop(): void {
     this.stopped = true;
     clearInterval(this.timer);
-    this.watch?.abort();
+    this.unwatch?.();
   }
 
   private async register(name: string): Promise<void> {
@@ -89,15 +80,6 @@ export class HollowNodes {
     await this.client.apply<V1Lease>(lease as unknown as V1Lease);
   }
 
-  private async open(): Promise<void> {
-    if (this.stopped) return;
-    const seen = (type: string, pod: V1Pod) => this.seen(type, pod);
-    const again = () => {
-      if (!this.stopped) setTimeout(() => void this.open().catch(again), 200);
-    };
-    this.watch = await new Watch(this.cluster.kubeConfig).watch('/api/v1/pods', {}, seen, again);
-  }
-
   private seen(type: string, pod: V1Pod): void {
     const { uid = '', deletionTimestamp } = pod.metadata ?? {};
     if (type === 'DELETED') {
@@ -105,7 +87,7 @@ export class HollowNodes {
       this.queue.delete(uid);
       return;
     }
-    if (type === 'ERROR' || !this.names.includes(pod.spec?.nodeName ?? '')) return;
+    if (!this.names.includes(pod.spec?.nodeName ?? '')) return;
     if (deletionTimestamp === undefined && !this.changed(pod)) return;
     this.queue.set(uid, pod);
     this.work();

@@ -49,7 +49,7 @@ export class Node {
     const name = options.name ?? 'node-1';
     const dir = path.join(block.dir, name);
     mkdirSync(dir);
-    const node = new Node(cluster, name, dir, await namespaces());
+    const node = new Node(cluster, name, dir, await namespaces(path.join(dir, 'containerd')));
     try {
       await node.startContainerd();
       await node.addImages(pauseImage(), ...(options.images ?? []));
@@ -271,9 +271,12 @@ state = ${text(path.join(this.dir, 'run'))}
 /** Folders of the machine whose names are fixed in containerd, CNI and the kubelet: a node has its own. */
 const OWN_FOLDERS = ['/run/containerd', '/run/netns', '/var/lib/cni', '/var/lib/kubelet', '/var/log/containers'];
 
-/** The process that holds the namespaces: a shell, because it also waits for orphans. */
-async function namespaces(): Promise<Child> {
-  const own = OWN_FOLDERS.map((folder) => `mkdir -p ${folder} && mount -t tmpfs node ${folder}`);
+/**
+ * The process that holds the namespaces: a shell, because it also waits for orphans.
+ * @param storage images are unpacked there: in memory, because nothing of them outlives the test
+ */
+async function namespaces(storage: string): Promise<Child> {
+  const own = [storage, ...OWN_FOLDERS].map((folder) => `mkdir -p ${folder} && mount -t tmpfs node ${folder}`);
   const wait = 'while :; do sleep 3600 & wait $!; done';
   const script = [...own, 'mount --make-rshared /', 'echo ready', wait].join(' && ');
   const isolate = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script];

@@ -1,4 +1,5 @@
-import { type V1Pod, Watch } from '@kubernetes/client-node';
+import type { V1Pod } from '@kubernetes/client-node';
+import type { WatchEvent } from './client.ts';
 import type { Cluster } from './cluster.ts';
 
 /** Waits until that Pod is Ready. @throws Error with its last state */
@@ -25,11 +26,7 @@ export interface Readiness {
  * Sees a Pod become Ready and not, by the API server's events as they arrive: a condition's own time has whole seconds only.
  * `containers` of a gap are those that were not ready when it began.
  */
-export async function watchReadiness(
-  cluster: Cluster,
-  name: string,
-  namespace = 'default',
-): Promise<{ stop(): Readiness }> {
+export function watchReadiness(cluster: Cluster, name: string, namespace = 'default'): { stop(): Readiness } {
   const begun = performance.now();
   const gaps: { at: number; ms: number; containers: string[] }[] = [];
   let lost: { at: number; containers: string[] } | undefined;
@@ -37,7 +34,7 @@ export async function watchReadiness(
     if (lost !== undefined) gaps.push({ ...lost, ms: Math.round(performance.now() - begun) - lost.at });
     lost = undefined;
   };
-  const seen = (_: string, pod: V1Pod) => {
+  const seen = ({ object: pod }: WatchEvent<V1Pod>) => {
     const ready = pod.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
     if (ready) end();
     else {
@@ -46,11 +43,11 @@ export async function watchReadiness(
     }
   };
   const path = `/api/v1/namespaces/${namespace}/pods`;
-  const query = { fieldSelector: `metadata.name=${name}` };
-  const opened = await new Watch(cluster.kubeConfig).watch(path, query, seen, () => undefined);
+  const fieldSelector = `metadata.name=${name}`;
+  const stop = cluster.client.events<V1Pod>(path, seen, { fieldSelector });
   return {
     stop() {
-      opened.abort();
+      stop();
       end();
       return { gaps };
     },

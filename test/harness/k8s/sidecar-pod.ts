@@ -110,8 +110,13 @@ export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit
   };
 }
 
-/** A SidecarSet that makes of `appPod` what `sidecarPod` is. */
-export function sidecarSet(image: string, emptyImage: string, labels: Record<string, string>): KubernetesObject {
+/** A SidecarSet that makes of `appPod` what `sidecarPod` is. @param override fields of the sidecar's container */
+export function sidecarSet(
+  image: string,
+  emptyImage: string,
+  labels: Record<string, string>,
+  override: Partial<V1Container> = {},
+): KubernetesObject {
   const spec = {
     namespace: 'default',
     selector: { matchLabels: labels },
@@ -123,6 +128,7 @@ export function sidecarSet(image: string, emptyImage: string, labels: Record<str
         name: 'proxy',
         image,
         ...proxy(GRACE_S),
+        ...override,
         podInjectPolicy: 'BeforeAppContainer',
         shareVolumePolicy: { type: 'disabled' },
         upgradeStrategy: { upgradeType: 'HotUpgrade', hotUpgradeEmptyImage: emptyImage },

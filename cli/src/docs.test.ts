@@ -1,5 +1,13 @@
 import { readFileSync } from 'node:fs';
-import { DEFAULT_POLICY, parsePolicy } from '@sluice/contract';
+import {
+  DEFAULT_ANALYSIS,
+  DEFAULT_POLICY,
+  DEFAULT_STRATEGY,
+  parseAnalysis,
+  parsePolicy,
+  parseSelector,
+  parseStrategy,
+} from '@sluice/contract';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { encodeRecord, recordOf } from './lib/record.ts';
@@ -41,4 +49,13 @@ test('docs/record.md names the columns of the CSV', () => {
   const empty = recordOf({ id: 'u', proxy: 'p' }, { upgradeId: 'u', items: [], counts: [], dropped: 0 });
   const columns = encodeRecord(empty, 'csv').trim().split(',');
   for (const column of columns) expect(page('record')).toContain(`\`${column}\``);
+});
+
+test('the example of docs/rollouts.md is a rollout, and names every field', () => {
+  const [, text = ''] = /^```yaml\n([\s\S]*?)^```$/m.exec(page('rollouts')) ?? [];
+  const { selector, strategy, analysis } = parse(text) as Record<string, object>;
+  expect(parseSelector(selector)).toEqual(selector);
+  expect(parseStrategy(strategy)).toEqual(strategy);
+  expect(parseAnalysis(analysis)).toEqual(DEFAULT_ANALYSIS);
+  expect(Object.keys(strategy ?? {})).toEqual(Object.keys(DEFAULT_STRATEGY));
 });

@@ -12,6 +12,7 @@ import { planCommand } from './commands/plan.ts';
 import { recordCommand } from './commands/record.ts';
 import { resetCommand } from './commands/reset.ts';
 import { rollbackCommand } from './commands/rollback.ts';
+import { rolloutCommand } from './commands/rollout.ts';
 import { upgradeCommand } from './commands/upgrade.ts';
 import { versionCommand } from './commands/version.ts';
 import { EXIT, renderFailure } from './lib/failure.ts';
@@ -30,6 +31,7 @@ export function buildProgram(plan: Plan, name = 'sluice'): Command {
     .showHelpAfterError('(see --help)');
   for (const make of [
     upgradeCommand,
+    rolloutCommand,
     getCommand,
     explainCommand,
     connectionsCommand,

@@ -23,6 +23,8 @@ export interface KeeperConfig {
   /** The controller's xDS address as Envoy reaches it, `host:port`. */
   readonly xds?: string;
   readonly token?: string;
+  /** What the controller is told of this machine, such as `zone`: rollouts select and spread by it. */
+  readonly labels?: Readonly<Record<string, string>>;
   /** Envoy's --base-id; one per slot pair of a machine. Default: derived from the run folder. */
   readonly baseId?: number;
   /** False: every Envoy is started with `--disable-hot-restart`, and upgrades take another method. Default: true. */
@@ -92,6 +94,7 @@ export function resolveConfig(config: KeeperConfig): ResolvedConfig {
     drainTimeS: wholeSeconds(config.drainTimeS ?? 600, 'drainTimeS'),
     concurrency: config.concurrency ?? availableParallelism(),
     policy: parsePolicy(config.policy ?? {}),
+    labels: config.labels ?? {},
     watch: config.watch ?? [],
     startTimeoutMs: config.startTimeoutMs ?? 120_000,
     terminationDrainMs: config.terminationDrainMs ?? config.terminationGraceMs ?? 600_000,

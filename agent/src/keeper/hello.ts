@@ -14,6 +14,7 @@ export function helloOf({ config, registry }: Pick<KeeperContext, 'config' | 're
     identity: config.token === undefined ? {} : { token: config.token },
     epochs: registry.statuses(config.slot),
     versions: knownVersions(config.envoys),
+    ...(Object.keys(config.labels).length > 0 && { labels: config.labels }),
     memory: { agentRss: process.memoryUsage.rss() },
   };
 }

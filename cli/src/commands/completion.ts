@@ -37,7 +37,7 @@ function script(words: Map<string, string[]>): string {
   return `_sluice() {
   local path='' words='' i
   for ((i = 1; i < COMP_CWORD; i++)); do
-    case "\${COMP_WORDS[i]}" in -*) break ;; *) case "$path \${COMP_WORDS[i]}" in ' '*) path="\${COMP_WORDS[i]}" ;; 'agent '*) path="$path \${COMP_WORDS[i]}" ;; esac ;; esac
+    case "\${COMP_WORDS[i]}" in -*) break ;; *) case "$path \${COMP_WORDS[i]}" in ' '*) path="\${COMP_WORDS[i]}" ;; 'agent '*|'rollout '*) path="$path \${COMP_WORDS[i]}" ;; esac ;; esac
   done
   case "$path" in
 ${cases}

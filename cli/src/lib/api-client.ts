@@ -2,6 +2,7 @@ import {
   API_PREFIX,
   type CheckView,
   type ConnectionsView,
+  type CreateRollout,
   type CreateUpgrade,
   type EndedView,
   type ExplainView,
@@ -10,6 +11,8 @@ import {
   type PolicyPatch,
   type ProxyView,
   type ResetRequest,
+  type RolloutVerb,
+  type RolloutView,
   SluiceError,
   type UpgradeTarget,
   type UpgradeView,
@@ -79,6 +82,19 @@ export class ApiClient {
   }
   reset(id: string, request: ResetRequest): Promise<UpgradeView> {
     return this.#call('POST', `/upgrades/${encodeURIComponent(id)}/reset`, request);
+  }
+
+  async rollouts(): Promise<readonly RolloutView[]> {
+    return (await this.#call<{ items: readonly RolloutView[] }>('GET', '/rollouts')).items;
+  }
+  rollout(id: string): Promise<RolloutView> {
+    return this.#call('GET', `/rollouts/${encodeURIComponent(id)}`);
+  }
+  createRollout(request: CreateRollout): Promise<RolloutView> {
+    return this.#call('POST', '/rollouts', request);
+  }
+  rolloutVerb(id: string, verb: RolloutVerb): Promise<RolloutView> {
+    return this.#call('POST', `/rollouts/${encodeURIComponent(id)}/${verb}`, {});
   }
 
   /** An upgrade by its id, or a proxy's newest one by the proxy's name (the newest that has not ended, if there is one). */

@@ -22,6 +22,7 @@ interface Options {
   readonly xds?: string;
   readonly token?: string;
   readonly tokenFile?: string;
+  readonly label?: readonly string[];
   readonly baseId?: number;
   readonly concurrency?: number;
   readonly hotRestart?: boolean;
@@ -62,6 +63,9 @@ export function keeperCommand(plan: Plan): Command {
     .addOption(new Option('--xds <host:port>', "the controller's xDS address as Envoy reaches it").env('SLUICE_XDS'))
     .addOption(new Option('--token <token>', 'proves this agent to the controller').env('SLUICE_TOKEN'))
     .addOption(new Option('--token-file <file>', 'the same, out of a file').env('SLUICE_TOKEN_FILE').conflicts('token'))
+    .addOption(
+      new Option('--label <key=value...>', 'what rollouts select and spread by, such as zone=a').env('SLUICE_LABEL'),
+    )
     .addOption(
       new Option('--base-id <number>', "Envoy's --base-id (default: made of the folder)")
         .env('SLUICE_BASE_ID')
@@ -179,6 +183,7 @@ export async function keeperFields(options: Options) {
     envoys: options.envoys,
     xds: options.xds,
     token,
+    labels: options.label === undefined ? undefined : readLabels(splitList(options.label)),
     baseId: options.baseId,
     concurrency: options.concurrency,
     hotRestart: options.hotRestart === false ? false : undefined,
@@ -206,6 +211,17 @@ export async function keeperFields(options: Options) {
 type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
 
 /** From the environment a list comes as one text. */
+/** `zone=a`, as Kubernetes writes labels. */
+function readLabels(values: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    values.map((text) => {
+      const [, key, value] = /^([^=]{1,253})=(.{1,253})$/.exec(text) ?? [];
+      if (key !== undefined && value !== undefined) return [key, value];
+      throw new SluiceError('CONFIG_INVALID', `--label: expected key=value, found ${JSON.stringify(text)}`);
+    }),
+  );
+}
+
 function splitList(values: readonly string[]): string[] {
   return [values]
     .flat(2)

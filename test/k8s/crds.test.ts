@@ -37,8 +37,9 @@ beforeAll(async () => {
     await cluster.client.watch<Custom, true>(
       '/apis/apiextensions.k8s.io/v1/customresourcedefinitions',
       ({ object }) => {
-        const { conditions = [] } = (object.status ?? {}) as { conditions?: { type: string; status: string }[] };
-        const established = conditions.some(({ type, status }) => type === 'Established' && status === 'True');
+        // `null` until the API server has looked at it.
+        const { conditions } = (object.status ?? {}) as { conditions?: { type: string; status: string }[] | null };
+        const established = conditions?.some(({ type, status }) => type === 'Established' && status === 'True');
         return (object.metadata?.name === crd.metadata?.name && established) || undefined;
       },
     );

@@ -33,6 +33,9 @@ interface Live {
 
 const MAX_TIMER_MS = 2_147_483_647;
 const MEASURE_MS = 10_000;
+/** A fleet of thousands tells its verdicts every second. */
+const LOOK_MS = 50;
+const RETRY_MS = 5_000;
 
 /** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
 export class Rollouts {
@@ -113,11 +116,9 @@ export class Rollouts {
       const stored = await this.#options.store.rollout(id);
       if (stored === undefined) throw new SluiceError('ROLLOUT_UNKNOWN', `expected a known rollout, found ${id}`);
       if (event.type === 'rollback') for (const { name } of stored.state.members) this.#free(name, id);
-      one = this.#live.get(id);
-      if (one === undefined) {
-        one = live(stored.state, stored.version, (await this.#options.store.rolloutRecord(id)).length);
-        this.#live.set(id, one);
-      }
+      const seq = (await this.#options.store.rolloutRecord(id)).length;
+      one = this.#live.get(id) ?? live(stored.state, stored.version, seq);
+      this.#live.set(id, one);
     }
     const current = one;
     const step = current.queue.then(() => this.#step(current, event));
@@ -126,19 +127,20 @@ export class Rollouts {
       await step;
     } finally {
       if (isRolloutOver(current.state.phase)) this.#live.delete(id);
+      else this.#live.set(id, current);
     }
     return current.state;
   }
 
-  /** Something in the fleet changed: each rollout looks at it anew, once for all that came in one turn of the loop. */
+  /** Something in the fleet changed: each rollout looks at it anew, once for all that comes within LOOK_MS. */
   changed(): void {
     for (const [id, one] of this.#live) {
       if (one.due) continue;
       one.due = true;
-      setImmediate(() => {
+      setTimeout(() => {
         one.due = false;
         this.#soon(id, { type: 'tick' });
-      });
+      }, LOOK_MS);
     }
   }
 
@@ -158,6 +160,8 @@ export class Rollouts {
     if (this.#stop.signal.aborted || !this.#live.has(id)) return;
     this.event(id, event).catch((thrown) => {
       this.#options.log.error({ rollout: id, event: event.type, err: toSluiceError(thrown) }, 'rollout step failed');
+      const one = this.#live.get(id);
+      if (one !== undefined) this.#arm(one, this.#now() + RETRY_MS);
     });
   }
 

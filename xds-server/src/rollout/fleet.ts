@@ -6,7 +6,10 @@ import type { Measured, Observed, RolloutAction, RolloutState } from './state.ts
  * twice is one, also by another controller. A rejected order is given again by the planner.
  */
 export interface Fleet {
-  /** The members that the spec selects, and what became of the newest order of each (`backId`, else `upgradeId`). */
+  /**
+   * The members that the spec selects, and what became of the order of each that is under way: `backId` of one that
+   * is `flipping`, `upgradeId` of one that is `starting` or `draining`.
+   */
   observe(state: RolloutState): Promise<readonly Observed[]>;
   carryOut(action: RolloutAction, state: RolloutState): Promise<void>;
 }

@@ -1,9 +1,19 @@
-import { globMatches, isTerminal, type RolloutSelector, type RolloutSpec, SluiceError } from '@sluice/contract';
+import {
+  globMatches,
+  isTerminal,
+  type MemberState,
+  type RolloutMember,
+  type RolloutSelector,
+  type RolloutSpec,
+  SluiceError,
+} from '@sluice/contract';
 import type { Driver } from '../drain/driver.ts';
 import type { UpgradeState } from '../drain/state.ts';
 import type { Agents } from '../link/agents.ts';
 import type { Fleet } from './fleet.ts';
 import type { Observed, RolloutAction, RolloutState } from './state.ts';
+
+const UNDER_WAY: ReadonlySet<MemberState> = new Set(['starting', 'draining', 'flipping']);
 
 /** The proxies whose agents are linked to this controller: one upgrade each, by the drain driver. */
 export class PlainFleet implements Fleet {
@@ -31,7 +41,9 @@ export class PlainFleet implements Fleet {
     return Promise.all(
       [...new Set([...this.select(spec.selector), ...begun])].map(async (name): Promise<Observed> => {
         const member = known.get(name);
-        const id = member?.backId ?? member?.upgradeId;
+        // What has ended is read from the store no more: in a large fleet that is nearly everybody.
+        const under = member !== undefined && UNDER_WAY.has(member.state);
+        const id = under ? orderOf(member) : undefined;
         const upgrade = id === undefined ? undefined : await this.#driver.find(id);
         const there = this.#agents.connectedSlots(name).size > 0;
         return {
@@ -79,6 +91,10 @@ export class PlainFleet implements Fleet {
     const same = target.to.includes('/') ? serving.binary === target.to : serving.version === target.to;
     return same && (target.bootstrap === undefined || target.bootstrap === serving.bootstrap);
   }
+}
+
+function orderOf({ state, upgradeId, backId }: RolloutMember): string | undefined {
+  return state === 'flipping' ? backId : upgradeId;
 }
 
 function stepOf(upgrade: UpgradeState): NonNullable<Observed['step']> {

@@ -206,6 +206,22 @@ describe('a rollout', () => {
     expect(run.state.phase).toBe('RolledBack');
   });
 
+  it('an order that nobody takes is given again, later each time, and then its member has failed', () => {
+    const run = new Run(1, spec());
+    const lost = { type: 'tick' } as const;
+    run.step(lost, true);
+    const sent: number[] = [0];
+    for (let n = 0; n < 10 && run.state.phase === 'Progressing'; n++) {
+      const before = run.state.members[0]?.attempts;
+      run.now = run.wakeAt ?? run.now;
+      run.step(lost, true);
+      if (run.state.members[0]?.attempts !== before) sent.push((run.now - 1_000_000) / 1_000);
+    }
+    expect(sent).toEqual([0, 5, 15, 35, 75]);
+    expect(run.now).toBe(1_000_000 + 135_000);
+    expect(run.state.members[0]).toMatchObject({ state: 'failed', failures: 1 });
+  });
+
   it('named canaries go first wherever they are', () => {
     const run = new Run(4, spec({ canary: ['p2', 'p3'], maxUnavailable: 4 }));
     run.step();

@@ -6,9 +6,6 @@ import type { Observed, RolloutEvent, RolloutPlan, RolloutState } from './state.
 import { Turn } from './turn.ts';
 import { nextStage, pause, renew, rollBack, verb } from './verbs.ts';
 
-/** So often an order that nobody takes is given before its member counts as failed. */
-const MAX_ATTEMPTS = 5;
-
 /**
  * One step of a rollout: what is stored, what the fleet says, what happened and the clock go in; what is to be stored and
  * then to be done comes out. Knows nothing of agents or Pods. The same step again changes nothing.
@@ -139,12 +136,12 @@ function progress(turn: Turn): void {
 
 /** Orders that have not arrived: they were stored, and then the controller died or the fleet did not answer. */
 function again(turn: Turn): void {
-  for (const { name, state, upgradeId, attempts = 0, failures } of turn.state.members) {
+  for (const { name, state, upgradeId, failures } of turn.state.members) {
     if (state !== 'starting' || upgradeId === undefined) continue;
     if (turn.fleet.get(name)?.step?.id === upgradeId) continue;
-    if (attempts < MAX_ATTEMPTS) turn.order({ type: 'start', member: name, id: upgradeId });
+    if (!turn.unheard(name)) turn.order({ type: 'start', member: name, id: upgradeId });
     else {
-      const reason = `its order was not taken in ${attempts} attempts`;
+      const reason = 'its order was given again and again and not taken';
       turn.member(name, { state: 'failed', failures: failures + 1, reason });
       turn.note('failed', `${name}: ${reason}`, name);
       turn.wake(turn.now);
@@ -230,7 +227,13 @@ function flipBack(turn: Turn): void {
   const limit = maxUnavailableOf(spec.strategy, turn.state.members.length);
   for (const { name, state, upgradeId, backId } of turn.state.members) {
     if (state !== 'flipping' || upgradeId === undefined || backId === undefined) continue;
-    if (turn.fleet.get(name)?.step?.id !== backId) turn.order({ type: 'flip', member: name, id: upgradeId, backId });
+    if (turn.fleet.get(name)?.step?.id === backId) continue;
+    if (!turn.unheard(name)) turn.order({ type: 'flip', member: name, id: upgradeId, backId });
+    else {
+      const reason = 'its flip back was ordered again and again and not taken';
+      turn.member(name, { state: 'stuck', reason });
+      turn.note('stuck', `${name}: ${reason}`, name);
+    }
   }
   const toFlip = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded');
   for (const { name, upgradeId } of toFlip.toSorted((a, b) => order(b) - order(a))) {

@@ -4,6 +4,8 @@ import type { Observed, RolloutAction, RolloutPlan, RolloutState } from './state
 /** An order that nobody answers is given again, after this long at first. */
 const RETRY_MS = 5_000;
 const RETRY_MAX_MS = 60_000;
+/** So often an order that nobody takes is given before it counts as refused: two and a quarter minutes. */
+const MAX_ATTEMPTS = 5;
 
 /** One step of the planner while it is being made. */
 export class Turn {
@@ -45,16 +47,30 @@ export class Turn {
 
   /** Gives an order, or gives it again when its time has come: the same order has the same id. */
   order(action: RolloutAction): void {
-    const member = this.state.members.find((one) => one.name === action.member);
-    const attempts = member?.attempts ?? 0;
-    const due = (member?.sentAt ?? 0) + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** Math.min(10, attempts - 1));
-    if (attempts > 0 && this.now < due) {
+    const attempts = this.#of(action.member)?.attempts ?? 0;
+    const due = this.dueAt(action.member);
+    if (this.now < due) {
       this.wake(due);
       return;
     }
     this.member(action.member, { sentAt: this.now, attempts: attempts + 1 });
-    this.wake(this.now + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** Math.min(10, attempts)));
+    this.wake(this.dueAt(action.member));
     this.#actions.push(action);
+  }
+
+  /** Given so often without an answer that nobody will take it. */
+  unheard(member: string): boolean {
+    return (this.#of(member)?.attempts ?? 0) >= MAX_ATTEMPTS && this.now >= this.dueAt(member);
+  }
+
+  /** When an order that was given may be given again; 0: none was given. */
+  dueAt(member: string): number {
+    const { attempts = 0, sentAt = 0 } = this.#of(member) ?? {};
+    return attempts === 0 ? 0 : sentAt + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** (attempts - 1));
+  }
+
+  #of(name: string): RolloutMember | undefined {
+    return this.state.members.find((one) => one.name === name);
   }
 
   wake(at: number): void {

@@ -1,6 +1,7 @@
 import type { AgentMessage } from '@sluice/contract';
 import type { AnyEpoch } from '../epochs/live-epoch.ts';
 import type { LiveEpochs } from '../epochs/live-epochs.ts';
+import type { Standing } from '../handoff/standing.ts';
 import type { Log } from '../log.ts';
 import type { ResolvedConfig } from './config.ts';
 import type { Exclusive } from './exclusive.ts';
@@ -19,11 +20,11 @@ export interface FrontContext<E extends AnyEpoch = AnyEpoch> {
   readonly alone: boolean;
   /** Ends with the keeper. */
   readonly signal: AbortSignal;
-  /** Told of each change of an epoch, where somebody waits for one. */
-  readonly standing?: { changed(): void };
+  /** The event of each change of an epoch. */
+  readonly standing: Pick<Standing, 'changed'>;
 }
 
 export function announceEpochs({ registry, config, send, standing }: FrontContext): void {
   send({ type: 'epochs', epochs: registry.statuses(config.slot) });
-  standing?.changed();
+  standing.changed();
 }

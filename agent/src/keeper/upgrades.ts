@@ -1,4 +1,4 @@
-import type { CheckResult, DrainPolicy, MethodName, UpgradeTarget } from '@sluice/contract';
+import type { DrainPolicy, UpgradeTarget } from '@sluice/contract';
 import { completePolicy, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
@@ -10,39 +10,29 @@ import { quicListenAddresses } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
-import { announceEpochs, type KeeperContext } from './context.ts';
+import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
 import { binaryVersion, mergeForCheck, planEpoch } from './plan.ts';
 import { probeOnce } from './probe-once.ts';
+import { type Checked, reportServing, Starts, type UpgradeRequest } from './starts.ts';
 import { sweepSharedMemory } from './sweep.ts';
 
-export interface Checked {
-  readonly ok: boolean;
-  readonly checks: readonly CheckResult[];
-  readonly from?: string;
-  readonly to?: string;
-  readonly method?: MethodName;
-}
-
-export interface UpgradeRequest {
-  readonly upgradeId: string;
-  readonly target: UpgradeTarget;
-  readonly policy: DrainPolicy;
-}
+export type { Checked, UpgradeRequest } from './starts.ts';
 
 /** Starts new epochs in the place of the serving one. */
 export class Upgrades {
   readonly #context: KeeperContext;
   readonly #drains: Drains;
   readonly #adopted: (epoch: Epoch) => void;
-  readonly #aborts = new Map<string, AbortController>();
+  readonly #starts: Starts;
 
   /** `watch` is told of each new process. */
   constructor(context: KeeperContext, drains: Drains, watch: (epoch: Epoch) => void) {
     this.#context = context;
     this.#drains = drains;
     this.#adopted = watch;
+    this.#starts = new Starts(context);
   }
 
   /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
@@ -107,44 +97,22 @@ export class Upgrades {
    * queue. On failure `failed` is sent with what serves now.
    */
   async start(request: UpgradeRequest): Promise<void> {
-    const { exclusive, log, send } = this.#context;
-    const abort = new AbortController();
-    this.#aborts.set(request.upgradeId, abort);
-    try {
-      await exclusive.run(() => this.#start(request, abort.signal));
-    } catch (thrown) {
-      const error = toSluiceError(thrown);
-      const servingEpoch = this.#context.registry.serving()?.number ?? -1;
-      log('error', 'upgrade failed', { upgradeId: request.upgradeId, code: error.code, error: error.message });
-      const { upgradeId } = request;
-      send({
-        type: 'failed',
-        upgradeId,
-        code: `SLUICE_${error.code}`,
-        message: error.message,
-        servingEpoch,
-        rolledBack: false,
-      });
-    } finally {
-      this.#aborts.delete(request.upgradeId);
-    }
+    await this.#starts.run(request.upgradeId, (aborted) => this.#start(request, aborted));
   }
 
   /** Gives up a start that does not serve yet. Returns whether there was one. */
   abort(upgradeId: string): boolean {
-    const abort = this.#aborts.get(upgradeId);
-    abort?.abort(new SluiceError('PHASE_REFUSED', 'the upgrade was aborted'));
-    return abort !== undefined;
+    return this.#starts.abort(upgradeId);
   }
 
   async #start(request: UpgradeRequest, aborted: AbortSignal): Promise<void> {
-    aborted.throwIfAborted();
     const { registry, config } = this.#context;
     const { upgradeId, target } = request;
     const done = registry.all().find((e) => e.meta.createdBy === upgradeId && e.meta.state !== 'starting');
     if (done) {
       const parent = registry.all().find((e) => e.number === done.meta.parent);
-      this.#reportServing(upgradeId, done, parent, done.meta.servingSince ?? done.meta.startedAt);
+      const at = done.meta.servingSince ?? done.meta.startedAt;
+      reportServing(this.#context, upgradeId, { epoch: done, old: parent, at });
       return;
     }
     const old = registry.serving();
@@ -189,7 +157,7 @@ export class Upgrades {
       aborted,
     });
     this.#drains.begin(old, request.upgradeId, request.policy);
-    this.#reportServing(request.upgradeId, epoch, old, servingAt);
+    reportServing(this.#context, request.upgradeId, { epoch, old, at: servingAt });
     log('info', 'new epoch serves', {
       epoch: epoch.number,
       version: epoch.meta.version,
@@ -201,19 +169,5 @@ export class Upgrades {
     await independent.catch((error: unknown) => log('warn', 'handover not finished', { error: String(error) }));
     if (registry.serving() === epoch) await keepListeners(this.#context, epoch);
     sweepSharedMemory(this.#context);
-  }
-
-  #reportServing(upgradeId: string, epoch: Epoch, old: Epoch | undefined, at: number): void {
-    this.#context.send({
-      type: 'serving',
-      upgradeId,
-      epoch: epoch.number,
-      oldEpoch: old?.number ?? epoch.meta.parent ?? -1,
-      from: old?.meta.version ?? '',
-      to: epoch.meta.version,
-      at,
-      method: epoch.meta.method ?? 'hot-restart',
-    });
-    announceEpochs(this.#context);
   }
 }

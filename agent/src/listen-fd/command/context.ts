@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { LiveEpochs } from '../../epochs/live-epochs.ts';
+import type { Standing } from '../../handoff/standing.ts';
 import type { FrontContext } from '../../keeper/front.ts';
 import { type CommandEpoch, CommandFolder } from './epoch.ts';
 import type { HeldSockets } from './sockets.ts';
@@ -8,6 +9,7 @@ import type { ResolvedSpec } from './spec.ts';
 /** What the parts of this front end share. */
 export interface CommandContext extends FrontContext<CommandEpoch> {
   readonly registry: CommandRegistry;
+  readonly standing: Standing;
   readonly spec: ResolvedSpec;
   /** Set before the first epoch is started. */
   sockets: HeldSockets;

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
+import { Standing } from '../../handoff/standing.ts';
 import { type KeeperConfig, resolveBinary, resolveConfig } from '../../keeper/config.ts';
 import { Exclusive } from '../../keeper/exclusive.ts';
 import { announceEpochs } from '../../keeper/front.ts';
@@ -54,12 +55,14 @@ export async function startCommandKeeper(
   const stop = new AbortController();
   const ended = Promise.withResolvers<void>();
   const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };
+  const standing = new Standing();
   const registry = new CommandRegistry(config.dir);
   const context: CommandContext = {
     config,
     spec,
     registry,
-    exclusive: new Exclusive(),
+    standing,
+    exclusive: new Exclusive(() => standing.changed()),
     log,
     now: Date.now,
     send: (message) => outbox.send(message),

@@ -1,9 +1,9 @@
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type CheckResult, type DrainPolicy, SluiceError, toSluiceError, type UpgradeTarget } from '@sluice/contract';
+import { SluiceError, type UpgradeTarget } from '@sluice/contract';
 import { resolveBinary } from '../../keeper/config.ts';
-import { announceEpochs } from '../../keeper/front.ts';
+import { type Checked, reportServing, Starts, type UpgradeRequest } from '../../keeper/starts.ts';
 import { failed, passed } from '../../preflight/result.ts';
 import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
@@ -14,19 +14,6 @@ import { startEpoch, versionOf } from './start.ts';
 
 export const METHOD = 'listen-fd';
 
-export interface UpgradeRequest {
-  readonly upgradeId: string;
-  readonly target: UpgradeTarget;
-  readonly policy: DrainPolicy;
-}
-
-export interface Checked {
-  readonly ok: boolean;
-  readonly checks: readonly CheckResult[];
-  readonly from?: string;
-  readonly to?: string;
-}
-
 const STOP_BOUND_MS = 10_000;
 const STOP_FIRST_LOOK_MS = 5;
 const STOP_LOOK_MS = 100;
@@ -36,12 +23,13 @@ export class Upgrades {
   readonly #context: CommandContext;
   readonly #drains: Drains;
   readonly #watch: (epoch: CommandEpoch) => void;
-  readonly #aborts = new Map<string, AbortController>();
+  readonly #starts: Starts;
 
   constructor(context: CommandContext, drains: Drains, watch: (epoch: CommandEpoch) => void) {
     this.#context = context;
     this.#drains = drains;
     this.#watch = watch;
+    this.#starts = new Starts(context);
   }
 
   /** Nothing of the serving epoch is touched. */
@@ -85,43 +73,19 @@ export class Upgrades {
 
   /** Repeating a start that is done reports it again. On failure `failed` is sent, with what serves now. */
   async start(request: UpgradeRequest): Promise<void> {
-    const { exclusive, log, send, registry } = this.#context;
-    const { upgradeId } = request;
-    const abort = new AbortController();
-    this.#aborts.set(upgradeId, abort);
-    try {
-      await exclusive.run(() => this.#start(request, abort.signal));
-    } catch (thrown) {
-      const { code, message } = toSluiceError(thrown);
-      log('error', 'upgrade failed', { upgradeId, code, error: message });
-      send({
-        type: 'failed',
-        upgradeId,
-        code: `SLUICE_${code}`,
-        message,
-        servingEpoch: registry.serving()?.number ?? -1,
-        rolledBack: false,
-      });
-      announceEpochs(this.#context);
-    } finally {
-      this.#aborts.delete(upgradeId);
-    }
+    await this.#starts.run(request.upgradeId, (aborted) => this.#start(request, aborted));
   }
 
   abort(upgradeId: string): boolean {
-    const abort = this.#aborts.get(upgradeId);
-    abort?.abort(new SluiceError('ABORTED', 'the upgrade was aborted'));
-    return abort !== undefined;
+    return this.#starts.abort(upgradeId);
   }
 
   /** Gives up every start that is under way; resolves when none is. */
-  async settle(): Promise<void> {
-    for (const upgradeId of this.#aborts.keys()) this.abort(upgradeId);
-    await this.#context.exclusive.run(async () => {});
+  settle(): Promise<void> {
+    return this.#starts.settle();
   }
 
   async #start({ upgradeId, target, policy }: UpgradeRequest, aborted: AbortSignal): Promise<void> {
-    aborted.throwIfAborted();
     const { registry, config, log, now } = this.#context;
     const done = registry.all().find(({ meta }) => meta.createdBy === upgradeId && meta.state === 'serving');
     if (done) return this.#report(upgradeId, done, registry.get(done.meta.parent ?? -1));
@@ -153,17 +117,7 @@ export class Upgrades {
   }
 
   #report(upgradeId: string, epoch: CommandEpoch, old: CommandEpoch | undefined): void {
-    this.#context.send({
-      type: 'serving',
-      upgradeId,
-      epoch: epoch.number,
-      oldEpoch: old?.number ?? epoch.meta.parent ?? -1,
-      from: old?.meta.version ?? '',
-      to: epoch.meta.version,
-      at: epoch.meta.servingSince ?? this.#context.now(),
-      method: METHOD,
-    });
-    announceEpochs(this.#context);
+    reportServing(this.#context, upgradeId, { epoch, old, at: epoch.meta.servingSince ?? this.#context.now() });
   }
 }
 

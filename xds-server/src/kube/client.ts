@@ -1,9 +1,12 @@
+import type { IncomingMessage } from 'node:http';
 import https from 'node:https';
 import type { KubeConfig, KubernetesObject, V1Status } from '@kubernetes/client-node';
 import { NdjsonDecoder, SluiceError } from '@sluice/contract';
 
 export const FIELD_MANAGER = 'sluice-controller';
 const REQUEST_MS = 30_000;
+/** The API server sends a bookmark about each minute: a watch that is silent for longer leads nowhere any more. */
+const WATCH_SILENT_MS = 150_000;
 const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 /** etcd takes 1.5 MiB an object; JSON and managed fields come on top. */
 const MAX_EVENT_BYTES = 8 * 1024 * 1024;
@@ -162,12 +165,7 @@ export class KubeClient {
       resourceVersion,
       timeoutSeconds: String(timeoutSeconds),
     };
-    const response = await this.#open(
-      'GET',
-      pathOf(kind, { namespace }, query),
-      { signal },
-      timeoutSeconds * 1000 + REQUEST_MS,
-    );
+    const response = await this.#open('GET', pathOf(kind, { namespace }, query), { signal }, WATCH_SILENT_MS);
     if ((response.statusCode ?? 0) > 299) throw refused(response.statusCode ?? 0, await read(response));
     const decoder = new NdjsonDecoder(MAX_EVENT_BYTES);
     for await (const chunk of response) {
@@ -193,7 +191,7 @@ export class KubeClient {
     await this.#config.applyToHTTPSOptions(options);
     options.headers = { ...options.headers, accept: 'application/json', 'content-type': type ?? 'application/json' };
     if (signal !== undefined) options.signal = signal;
-    return new Promise<import('node:http').IncomingMessage>((resolve, reject) => {
+    return new Promise<IncomingMessage>((resolve, reject) => {
       const away = (error: Error) =>
         reject(
           signal?.aborted
@@ -235,7 +233,7 @@ function queryOf({ labels, fields }: Selection): Record<string, string> {
   };
 }
 
-async function read(response: import('node:http').IncomingMessage): Promise<string> {
+async function read(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   try {

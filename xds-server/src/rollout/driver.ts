@@ -33,8 +33,6 @@ interface Live {
 
 const MAX_TIMER_MS = 2_147_483_647;
 const MEASURE_MS = 10_000;
-/** A fleet of thousands tells its verdicts every second. */
-const LOOK_MS = 50;
 const RETRY_MS = 5_000;
 
 /** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
@@ -132,7 +130,7 @@ export class Rollouts {
     return current.state;
   }
 
-  /** Something in the fleet changed: each rollout looks at it anew, once for all that comes within LOOK_MS. */
+  /** Something in the fleet changed: each rollout looks at it anew, once for all that comes within a moment. */
   changed(): void {
     for (const [id, one] of this.#live) {
       if (one.due) continue;
@@ -140,7 +138,7 @@ export class Rollouts {
       setTimeout(() => {
         one.due = false;
         this.#soon(id, { type: 'tick' });
-      }, LOOK_MS);
+      }, lookMs(one.state.members.length));
     }
   }
 
@@ -228,6 +226,11 @@ export class Rollouts {
     this.#options.onRollout?.(state);
     for (const entry of entries) this.#options.onEntry?.(entry);
   }
+}
+
+/** A fleet of thousands speaks all the time, and its state is large: it is looked at, stored and shown once a second. */
+function lookMs(members: number): number {
+  return Math.min(1_000, Math.max(50, members / 2));
 }
 
 function live(state: RolloutState, version: string, seq: number): Live {

@@ -151,20 +151,29 @@ function again(turn: Turn): void {
 
 /** Starts up to `slots` members: each time one of the zone that had the fewest turns so far. */
 function begin(turn: Turn, slots: number, eligible: (member: RolloutMember) => boolean): void {
+  if (slots <= 0) return;
+  const zones = new Map<string, { turns: number; readonly names: string[] }>();
+  for (const one of turn.state.members) {
+    const zone = zones.get(one.zone) ?? { turns: 0, names: [] };
+    zones.set(one.zone, zone);
+    if (one.state !== 'waiting') zone.turns++;
+    else if (eligible(one) && isThere(turn.fleet.get(one.name))) zone.names.push(one.name);
+  }
+  const sorted = [...zones].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, zone]) => ({ ...zone, next: 0 }));
+  const { stage } = turn.state;
   for (let n = 0; n < slots; n++) {
-    const { members, stage } = turn.state;
-    const turns = (zone: string): number =>
-      members.filter((one) => one.zone === zone && one.state !== 'waiting').length;
-    const [next] = members
-      .filter((one) => one.state === 'waiting' && eligible(one) && isThere(turn.fleet.get(one.name)))
-      .map((one) => ({ name: one.name, zone: one.zone, turns: turns(one.zone) }))
-      .sort((a, b) => a.turns - b.turns || (a.zone < b.zone ? -1 : a.zone > b.zone ? 1 : 0));
-    if (next === undefined) return;
+    const open = sorted.filter((zone) => zone.next < zone.names.length);
+    const fewest = Math.min(...open.map((zone) => zone.turns));
+    const zone = open.find((one) => one.turns === fewest);
+    const name = zone?.names[zone.next];
+    if (zone === undefined || name === undefined) return;
+    zone.next++;
+    zone.turns++;
     const id = turn.newId();
-    turn.member(next.name, { state: 'starting', stage, upgradeId: id, reason: 'ordered', attempts: 0 });
-    renewOne(turn, next.name);
-    turn.note('started', `${next.name} is upgraded to ${turn.state.spec.target.to} (stage ${stage + 1})`, next.name);
-    turn.order({ type: 'start', member: next.name, id });
+    turn.member(name, { state: 'starting', stage, upgradeId: id, reason: 'ordered' });
+    renewOne(turn, name);
+    turn.note('started', `${name} is upgraded to ${turn.state.spec.target.to} (stage ${stage + 1})`, name);
+    turn.order({ type: 'start', member: name, id });
   }
 }
 
@@ -236,10 +245,15 @@ function flipBack(turn: Turn): void {
     }
   }
   const toFlip = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded');
-  for (const { name, upgradeId } of toFlip.toSorted((a, b) => order(b) - order(a))) {
+  let out = unavailable(turn);
+  for (const member of toFlip.toSorted((a, b) => order(b) - order(a))) {
+    const { name, upgradeId } = member;
     const seen = turn.fleet.get(name);
     if (upgradeId === undefined || seen?.reachable !== true) continue;
-    if (seen.available && unavailable(turn) >= limit) continue;
+    // Who counts as unavailable already, `until: reset` while it drains, takes no place of anybody else.
+    const costs = seen.available && !busy(turn, member);
+    if (costs && out >= limit) continue;
+    if (costs) out++;
     const backId = turn.newId();
     turn.member(name, { state: 'flipping', backId, reason: 'its flip back is ordered' });
     renewOne(turn, name);

@@ -15,6 +15,9 @@ export class Turn {
   readonly #actions: RolloutAction[] = [];
   readonly #entries: RolloutPlan['entries'][number][] = [];
   #wakeAt: number | undefined;
+  #owned: RolloutMember[] = [];
+  #indexed: readonly RolloutMember[] | undefined;
+  #positions: ReadonlyMap<string, number> = new Map();
 
   constructor(state: RolloutState, fleet: readonly Observed[], now: number) {
     this.state = state;
@@ -32,13 +35,17 @@ export class Turn {
     this.note('phase', `${phase}: ${reason}`);
   }
 
+  /** Changes one member, in a copy that this step owns: a fleet of thousands is not copied for each of them. */
   member(name: string, patch: Partial<RolloutMember>): void {
-    const members = this.state.members.map((one) => {
-      if (one.name !== name) return one;
-      const moved = patch.state !== undefined && patch.state !== one.state ? { since: this.now } : {};
-      return { ...one, ...moved, ...patch };
-    });
-    this.set({ members });
+    if (this.#owned !== this.state.members) {
+      this.#owned = [...this.state.members];
+      this.set({ members: this.#owned });
+    }
+    const at = this.#index().get(name);
+    const one = at === undefined ? undefined : this.#owned[at];
+    if (at === undefined || one === undefined) return;
+    const moved = patch.state !== undefined && patch.state !== one.state ? { since: this.now } : {};
+    this.#owned[at] = { ...one, ...moved, ...patch };
   }
 
   note(event: string, text: string, member?: string): void {
@@ -70,7 +77,18 @@ export class Turn {
   }
 
   #of(name: string): RolloutMember | undefined {
-    return this.state.members.find((one) => one.name === name);
+    const at = this.#index().get(name);
+    return at === undefined ? undefined : this.state.members[at];
+  }
+
+  /** Where each member is; made anew when one came or went. */
+  #index(): ReadonlyMap<string, number> {
+    const { members } = this.state;
+    if (this.#indexed !== members) {
+      this.#positions = new Map(members.map((one, n) => [one.name, n]));
+      this.#indexed = members;
+    }
+    return this.#positions;
   }
 
   wake(at: number): void {

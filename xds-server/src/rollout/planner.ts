@@ -245,15 +245,15 @@ function flipBack(turn: Turn): void {
     }
   }
   const toFlip = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded');
-  let out = unavailable(turn);
-  for (const member of toFlip.toSorted((a, b) => order(b) - order(a))) {
-    const { name, upgradeId } = member;
+  // One that only drains serves already: it is in nobody's way, also where `until` is `reset`.
+  const isOut = ({ name, state }: RolloutMember): boolean =>
+    state === 'starting' || state === 'flipping' || !turn.fleet.get(name)?.available;
+  let out = turn.state.members.filter(isOut).length;
+  for (const { name, upgradeId } of toFlip.toSorted((a, b) => order(b) - order(a))) {
     const seen = turn.fleet.get(name);
     if (upgradeId === undefined || seen?.reachable !== true) continue;
-    // Who counts as unavailable already, `until: reset` while it drains, takes no place of anybody else.
-    const costs = seen.available && !busy(turn, member);
-    if (costs && out >= limit) continue;
-    if (costs) out++;
+    if (seen.available && out >= limit) continue;
+    if (seen.available) out++;
     const backId = turn.newId();
     turn.member(name, { state: 'flipping', backId, reason: 'its flip back is ordered' });
     renewOne(turn, name);

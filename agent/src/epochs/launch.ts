@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { SluiceError } from '@sluice/contract';
 import { identify, type ProcessId } from './proc.ts';
@@ -39,6 +39,18 @@ export async function launch(options: Launch, note: (process: ProcessId) => void
     detached: true,
     stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
   });
+  return launched(shell, options.binary, note);
+}
+
+/**
+ * The process whose id `shell` writes and which waits for a line on fd 3. Throws EPOCH_DIED when there is none in time; for
+ * `note` see launch.
+ */
+export async function launched(
+  shell: ChildProcess,
+  binary: string,
+  note: (process: ProcessId) => void = () => {},
+): Promise<ProcessId> {
   const gate = shell.stdio[3] as NodeJS.WritableStream;
   gate.on('error', () => {}); // the shell's death is reported by `exit`
   let output = '';
@@ -50,13 +62,13 @@ export async function launch(options: Launch, note: (process: ProcessId) => void
     await once(shell, 'exit', { signal: timeout });
   } catch (cause) {
     shell.kill('SIGKILL');
-    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found no process after 5 s`, { cause });
+    throw new SluiceError('EPOCH_DIED', `expected ${binary} to start, found no process after 5 s`, { cause });
   }
   const pid = Number(output.trim());
   const started = Number.isInteger(pid) && pid > 0 ? identify(pid) : undefined;
   if (started === undefined) {
     gate.end();
-    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found ${JSON.stringify(output)}`);
+    throw new SluiceError('EPOCH_DIED', `expected ${binary} to start, found ${JSON.stringify(output)}`);
   }
   try {
     note(started);

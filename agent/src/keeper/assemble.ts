@@ -6,7 +6,7 @@ import { Standing } from '../handoff/standing.ts';
 import { type AgentLink, createLink } from '../link/index.ts';
 import { Crashes } from '../supervisor/crashes.ts';
 import { commandHandler } from './commands.ts';
-import type { ResolvedConfig } from './config.ts';
+import { knownVersions, type ResolvedConfig } from './config.ts';
 import type { KeeperContext } from './context.ts';
 import { Drains } from './drains.ts';
 import { Ending } from './ending.ts';
@@ -103,7 +103,7 @@ export async function assemble(
       if (context.alone) return undefined;
       link = createLink({
         urls: config.controllers,
-        hello: () => helloOf(context),
+        hello: () => helloOf(context, knownVersions(config.envoys)),
         onMessage: commandHandler(context, upgrades, drains),
         log: config.log,
         signal: context.signal,

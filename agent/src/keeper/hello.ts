@@ -1,10 +1,9 @@
 import { type Hello, PROTOCOL_VERSION } from '@sluice/contract';
 import { AGENT_VERSION } from '../version.ts';
-import { knownVersions } from './config.ts';
-import type { KeeperContext } from './context.ts';
+import type { FrontContext } from './front.ts';
 
-/** The first message of every connection to a controller. */
-export function helloOf({ config, registry }: Pick<KeeperContext, 'config' | 'registry'>): Hello {
+/** The first message of every connection to a controller. `versions`: of the proxy, that this agent can start by name. */
+export function helloOf({ config, registry }: FrontContext, versions: readonly string[]): Hello {
   return {
     type: 'hello',
     v: PROTOCOL_VERSION,
@@ -13,7 +12,7 @@ export function helloOf({ config, registry }: Pick<KeeperContext, 'config' | 're
     agentVersion: AGENT_VERSION,
     identity: config.token === undefined ? {} : { token: config.token },
     epochs: registry.statuses(config.slot),
-    versions: knownVersions(config.envoys),
+    versions,
     ...(Object.keys(config.labels).length > 0 && { labels: config.labels }),
     memory: { agentRss: process.memoryUsage.rss() },
   };

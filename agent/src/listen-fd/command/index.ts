@@ -1,12 +1,12 @@
 import { mkdirSync } from 'node:fs';
-import { type AgentMessage, type EpochStatus, PROTOCOL_VERSION, SluiceError, toSluiceError } from '@sluice/contract';
+import { type AgentMessage, type EpochStatus, SluiceError, toSluiceError } from '@sluice/contract';
 import { Standing } from '../../handoff/standing.ts';
 import { type KeeperConfig, resolveBinary, resolveConfig } from '../../keeper/config.ts';
 import { Exclusive } from '../../keeper/exclusive.ts';
 import { announceEpochs } from '../../keeper/front.ts';
+import { helloOf } from '../../keeper/hello.ts';
 import { createLink } from '../../link/index.ts';
 import { installSignals } from '../../supervisor/signals.ts';
-import { AGENT_VERSION } from '../../version.ts';
 import { type Giving, offerListeners } from '../give.ts';
 import { adopt } from './adopt.ts';
 import { commandHandler } from './commands.ts';
@@ -179,17 +179,7 @@ export async function startCommandKeeper(
     if (!context.alone) {
       link = createLink({
         urls: config.controllers,
-        hello: () => ({
-          type: 'hello',
-          v: PROTOCOL_VERSION,
-          proxy: config.proxy,
-          slot: config.slot,
-          agentVersion: AGENT_VERSION,
-          identity: config.token === undefined ? {} : { token: config.token },
-          epochs: registry.statuses(config.slot),
-          versions: [],
-          memory: { agentRss: process.memoryUsage.rss() },
-        }),
+        hello: () => helloOf(context, []),
         onMessage: commandHandler(context, upgrades, drains),
         log,
         signal: stop.signal,

@@ -1,8 +1,7 @@
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, constants, openSync } from 'node:fs';
-import { SluiceError } from '@sluice/contract';
-import { identify, type ProcessId } from '../../epochs/proc.ts';
+import { launched } from '../../epochs/launch.ts';
+import type { ProcessId } from '../../epochs/proc.ts';
 
 /**
  * As epochs/launch.ts: started by a shell that ends at once, so that it is nobody's child and outlives this agent. It waits
@@ -15,7 +14,6 @@ log=$1; shift
 echo "$!"
 `;
 const FIRST_FD = 5;
-const LAUNCH_TIMEOUT_MS = 5_000;
 const CHECK_TIMEOUT_MS = 30_000;
 
 export interface NamedFd {
@@ -44,26 +42,7 @@ export async function launchCommand(options: CommandLaunch): Promise<ProcessId> 
     stdio: ['ignore', 'pipe', 'inherit', 'pipe', alive, ...options.sockets.map(({ fd }) => fd)],
   });
   closeSync(alive);
-  const gate = shell.stdio[3] as NodeJS.WritableStream;
-  gate.on('error', () => {}); // the shell's death is reported by `exit`
-  let output = '';
-  shell.stdout?.setEncoding('latin1').on('data', (text: string) => {
-    output += text;
-  });
-  try {
-    await once(shell, 'exit', { signal: AbortSignal.timeout(LAUNCH_TIMEOUT_MS) });
-  } catch (cause) {
-    shell.kill('SIGKILL');
-    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found no process after 5 s`, { cause });
-  }
-  const pid = Number(output.trim());
-  const started = Number.isInteger(pid) && pid > 0 ? identify(pid) : undefined;
-  if (started === undefined) {
-    gate.end();
-    throw new SluiceError('EPOCH_DIED', `expected ${options.binary} to start, found ${JSON.stringify(output)}`);
-  }
-  gate.end('go\n');
-  return started;
+  return launched(shell, options.binary);
 }
 
 function fdNames(sockets: readonly NamedFd[], first: number): Record<string, string> {

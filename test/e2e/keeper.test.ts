@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -6,10 +6,10 @@ import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
-import { staticBootstrap } from '../harness/static-bootstrap.ts';
+import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
 let block: Block;
-let upstream: http.Server;
+let proxy: StaticProxy;
 let port: number;
 let dir: string;
 let keepers: KeeperProcess[];
@@ -17,20 +17,13 @@ let config: { dir: string } & Record<string, unknown>;
 
 beforeEach(async () => {
   block = await claimBlock();
-  port = await block.port();
   keepers = [];
-  const upstreamPort = await block.port();
-  upstream = http.createServer((_, response) => response.end('done\n'));
-  upstream.keepAliveTimeout = 60_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
-  dir = path.join(block.dir, 'run');
-  mkdirSync(dir);
-  const bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
+  proxy = await staticProxy(block);
+  ({ port, dir } = proxy);
   config = {
     proxy: 'edge',
     dir,
-    bootstrap,
+    bootstrap: proxy.bootstrap,
     envoy: await envoyBinary('1.38.3'),
     baseId: block.baseId(),
     concurrency: 2,
@@ -41,8 +34,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const keeper of keepers) keeper.child.kill('SIGKILL');
   endEpochs(dir);
-  upstream.closeAllConnections();
-  upstream.close();
+  proxy.close();
   await block.release();
 });
 

@@ -1,5 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import http from 'node:http';
+import { readFileSync } from 'node:fs';
 import http2 from 'node:http2';
 import path from 'node:path';
 import type { EndedConnection } from '@sluice/contract';
@@ -7,10 +6,10 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
-import { staticBootstrap } from '../harness/static-bootstrap.ts';
+import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
 let block: Block;
-let upstream: http.Server;
+let proxy: StaticProxy;
 let port: number;
 let dir: string;
 let keepers: KeeperProcess[];
@@ -19,25 +18,17 @@ let bootstrap: string;
 
 beforeEach(async () => {
   block = await claimBlock();
-  port = await block.port();
   keepers = [];
   members = [];
-  const upstreamPort = await block.port();
-  upstream = http.createServer((_, response) => response.end('done\n'));
-  upstream.keepAliveTimeout = 60_000;
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
-  dir = path.join(block.dir, 'run');
-  mkdirSync(dir);
-  bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
+  proxy = await staticProxy(block);
+  ({ port, dir, bootstrap } = proxy);
 });
 
 afterEach(async () => {
   for (const member of members) member.session.destroy();
   for (const keeper of keepers) keeper.child.kill('SIGKILL');
   endEpochs(dir);
-  upstream.closeAllConnections();
-  upstream.close();
+  proxy.close();
   await block.release();
 });
 

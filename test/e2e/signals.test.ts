@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { identify } from '@sluice/agent/epochs/proc';
@@ -10,9 +10,10 @@ import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { until } from '../harness/process.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
+import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
 let block: Block;
-let upstream: http.Server;
+let proxy: StaticProxy;
 let port: number;
 let upstreamPort: number;
 let bootstrap: string;
@@ -21,17 +22,10 @@ let agent: KeeperProcess;
 
 beforeEach(async () => {
   block = await claimBlock();
-  port = await block.port();
-  upstreamPort = await block.port();
-  upstream = http.createServer((request, response) => {
+  proxy = await staticProxy(block, (request, response) => {
     setTimeout(() => response.end('done\n'), request.url === '/slow' ? 2_000 : 0);
   });
-  upstream.keepAliveTimeout = 60_000;
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
-  bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
-  dir = path.join(block.dir, 'run');
-  mkdirSync(dir);
+  ({ port, upstreamPort, dir, bootstrap } = proxy);
   agent = await KeeperProcess.start({
     proxy: 'edge',
     dir,
@@ -46,8 +40,7 @@ beforeEach(async () => {
 afterEach(async () => {
   agent.child.kill('SIGKILL');
   endEpochs(dir);
-  upstream.closeAllConnections();
-  upstream.close();
+  proxy.close();
   await block.release();
 });
 

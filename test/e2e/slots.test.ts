@@ -1,5 +1,4 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
-import http from 'node:http';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
@@ -8,27 +7,23 @@ import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { probeStatus } from '../harness/probes.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
+import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
 let block: Block;
-let upstream: http.Server;
+let proxy: StaticProxy;
 let port: number;
 let base: Record<string, unknown>;
 const started: { keeper: KeeperProcess; dir: string }[] = [];
 
 beforeEach(async () => {
   block = await claimBlock();
-  port = await block.port();
-  const upstreamPort = await block.port();
-  upstream = http.createServer((_, response) => response.end('done\n'));
-  upstream.keepAliveTimeout = 60_000;
-  await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));
-  const bootstrap = path.join(block.dir, 'envoy.json');
-  writeFileSync(bootstrap, JSON.stringify(staticBootstrap(port, upstreamPort)));
+  proxy = await staticProxy(block);
+  port = proxy.port;
   const shared = path.join(block.dir, 'shared');
   mkdirSync(shared);
   base = {
     proxy: 'edge',
-    bootstrap,
+    bootstrap: proxy.bootstrap,
     shared,
     baseId: block.baseId(),
     concurrency: 2,
@@ -41,8 +36,7 @@ afterEach(async () => {
     keeper.child.kill('SIGKILL');
     endEpochs(dir);
   }
-  upstream.closeAllConnections();
-  upstream.close();
+  proxy.close();
   await block.release();
 });
 

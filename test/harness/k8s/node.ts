@@ -103,8 +103,10 @@ export class Node {
 
   async stop(): Promise<void> {
     const containers = (await this.ctr('containers', 'ls', '-q').catch(() => '')).split('\n').filter((id) => id !== '');
-    // The first process of the PID namespace takes all others with it, and their mounts end with the last of them.
+    // The first process of the PID namespace takes all others with it, and is gone when they are; so are their mounts.
+    const { first } = this;
     this.holder.kill('SIGKILL');
+    await until('the end of the node', () => gone(first) || undefined, { limitMs: 30_000 }).catch(() => undefined);
     for (const child of [this.kubelet, ...this.children, this.holder]) await child?.ended;
     await this.freeBridge();
     removeCgroups(this.cgroup);
@@ -287,8 +289,18 @@ async function namespaces(storage: string): Promise<Child> {
 
 /** `unshare` forks: the namespace's first process is its child. */
 function firstProcess(holder: Child): number | undefined {
+  if (!holder.running) return undefined;
   const children = readFileSync(`/proc/${holder.pid}/task/${holder.pid}/children`, 'utf8').trim();
   return children === '' ? undefined : Number(children.split(' ')[0]);
+}
+
+function gone(pid: number): boolean {
+  try {
+    // The state stands after the name, which is in brackets. A zombie has ended, whoever is to wait for it.
+    return /\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return true;
+  }
 }
 
 /** Empty ones only: a cgroup with a process in it can not be removed. */

@@ -17,12 +17,17 @@ export interface SidecarPod {
   readonly images: readonly [string, string];
   readonly graceSeconds?: number;
   readonly labels?: Record<string, string>;
+  /**
+   * CPU that each of the two containers requests, default 100m as the reference has it. A kubelet refuses (`OutOfcpu`) what is more
+   * than the machine's cores: a fleet asks for less.
+   */
+  readonly cpu?: string;
 }
 
 const volume = (name: string, mountPath: string) => ({ name, mountPath });
 
 /** The sidecar's container but for its name and image: what Istio's is like, with our agent. */
-function proxy(graceSeconds: number): Omit<V1Container, 'name'> {
+function proxy(graceSeconds: number, cpu = '100m'): Omit<V1Container, 'name'> {
   const status = { httpGet: { path: '/healthz/ready', port: SIDECAR_PORTS.status }, periodSeconds: 1 };
   return {
     imagePullPolicy: 'Never',
@@ -37,7 +42,7 @@ function proxy(graceSeconds: number): Omit<V1Container, 'name'> {
       preStop: { exec: { command: ['sluice', 'agent', 'prestop'] } },
     },
     readinessProbe: status,
-    resources: { requests: { cpu: '100m', memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
+    resources: { requests: { cpu, memory: '128Mi' }, limits: { cpu: '2', memory: '1Gi' } },
     securityContext: {
       allowPrivilegeEscalation: false,
       capabilities: { drop: ['ALL'] },
@@ -66,9 +71,9 @@ const redirector = (): V1Container => ({
 });
 
 /** A Pod like one that is injected: iptables in an init container, an app, and the pair of containers of the sidecar. */
-export function sidecarPod({ images, ...app }: SidecarPod): V1Pod {
+export function sidecarPod({ images, cpu, ...app }: SidecarPod): V1Pod {
   const pod = appPod(app);
-  const container = proxy(app.graceSeconds ?? GRACE_S);
+  const container = proxy(app.graceSeconds ?? GRACE_S, cpu);
   const pair = images.map((image, i) => ({ name: `proxy-${i + 1}`, image, ...container }));
   const spec = { ...pod.spec, volumes: volumes(), initContainers: [redirector()] };
   return { ...pod, spec: { ...spec, containers: [...pair, ...(pod.spec?.containers ?? [])] } };
@@ -81,7 +86,7 @@ n=0; while [ $n -lt $QUERY_STRING ]; do n=$((n+1)); echo $n; sleep 1; done; echo
 `;
 
 /** The Pod before injection. Its app answers `done`, and `/cgi-bin/slow?SECONDS` takes so long. */
-export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit<SidecarPod, 'images'>): V1Pod {
+export function appPod({ name, node, graceSeconds = GRACE_S, labels = {} }: Omit<SidecarPod, 'images' | 'cpu'>): V1Pod {
   const serve = [
     'mkdir -p /tmp/www/cgi-bin && echo done > /tmp/www/index.html',
     'echo "$SLOW" > /tmp/www/cgi-bin/slow && chmod +x /tmp/www/cgi-bin/slow',

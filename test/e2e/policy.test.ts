@@ -192,7 +192,9 @@ test.each([
   // What the agent alone knows is the same.
   const local = await sluice(controller.url, 'agent', 'record', '--dir', path.join(mesh.block.dir, 'run'));
   expect(local.out).toContain(`upgrade ${upgrade.id} of edge: ${from} -> ${to}`);
-  expect(local.out).toContain('old connections: 2, 0 drained, 2 cut');
+  // One of the load's connections may have been open when the old epoch stopped accepting.
+  const [, old, drained] = /old connections: (\d+), (\d+) drained, 2 cut/.exec(local.out) ?? [];
+  expect(Number(old) - Number(drained)).toBe(2);
 });
 
 test('1.36.4: at the deadline a rule may wait on; what an override cuts is recorded with whose word it was', async () => {

@@ -60,12 +60,17 @@ export async function takeWhenFree(
   options: TakeOptions & { readonly boundMs: number },
 ): Promise<Taking | undefined> {
   const end = performance.now() + options.boundMs;
+  let gone = 0;
   for (let wait = 20; ; wait = Math.min(wait * 2, 1_000)) {
     try {
       return await takeListeners(path, options);
     } catch (thrown) {
       const error = toSluiceError(thrown);
-      if (error.code !== 'UPGRADE_CONFLICT' || performance.now() + wait > end) throw error;
+      // Nothing was offered yet: it had just been taken over by another one, which offers next.
+      const left = error.code === 'LISTEN_FD_BROKEN' && error.message.startsWith('expected an offer');
+      if (left) gone += 1;
+      const again = error.code === 'UPGRADE_CONFLICT' || (left && gone <= 3);
+      if (!again || performance.now() + wait > end) throw error;
     }
     await delay(wait, undefined, options.signal === undefined ? {} : { signal: options.signal });
   }

@@ -7,8 +7,6 @@ export interface Load {
   readonly busy?: number;
   /** Counters of the new epoch, growing: connections and requests refused or failed for want of room or of an upstream. */
   readonly refused?: number;
-  readonly handshakes?: number;
-  readonly connections?: number;
   /** Nine of ten requests of the last interval took at most so long, ms; and so long before the drain. */
   readonly latencyMs?: number;
   readonly usualMs?: number;

@@ -8,7 +8,7 @@ interface Asked {
 }
 
 const COUNTERS =
-  '^listener\\..*(downstream_cx_overflow|downstream_cx_total|ssl\\.handshake)$|^cluster\\..*(upstream_cx_overflow|upstream_rq_pending_overflow|upstream_cx_connect_fail)$';
+  '^listener\\..*downstream_cx_overflow$|^cluster\\..*(upstream_cx_overflow|upstream_rq_pending_overflow|upstream_cx_connect_fail)$';
 const LATENCY = '^http\\..*downstream_rq_time$';
 /** Linux counts CPU time in hundredths of a second for user space, whatever the kernel's own tick. */
 const TICKS_PER_SECOND = 100;
@@ -33,8 +33,6 @@ export class LoadWatch {
     return {
       ...(busy !== undefined && { busy }),
       refused: sum(counters, /overflow|connect_fail/),
-      connections: sum(counters, /^listener\.(?!admin\.).*downstream_cx_total/),
-      handshakes: sum(counters, /ssl\.handshake/),
       ...(latencyMs !== undefined && { latencyMs }),
       ...(this.#usualMs !== undefined && { usualMs: this.#usualMs }),
     };

@@ -21,7 +21,7 @@ describe.each(versions)('from one epoch to the next, Envoy %s', (from) => {
     const loads = [freshConnections(started, 'tls', 100, 300), freshConnections(started, 'plain', 100, 300)];
     const tickets = await measureResumption(started, ['tls', 'mtls', 'tls-own-keys'], () => started.upgrade(to));
     await started.keeper.line('old epoch reset');
-    for (const load of await Promise.all(loads.map((one) => one.stop()))) {
+    for (const load of await Promise.all(loads.map((one) => one.stop(101)))) {
       expect(load.failures).toEqual([]);
       expect(load.answered).toBeGreaterThan(100);
     }

@@ -6,6 +6,8 @@ import type { Rig } from './rig.ts';
 
 const NEVER = new Promise<void>(() => {});
 
+const nextTurn = () => new Promise((resolve) => setTimeout(resolve, 5));
+
 export interface FreshLoad {
   readonly answered: number;
   readonly failures: readonly string[];
@@ -13,14 +15,15 @@ export interface FreshLoad {
 
 /**
  * New HTTP/1 connections at a steady rate, each asking once, `gapMs` after its handshake: as from a client so far away. They
- * are begun by the clock, and never again.
+ * are begun by the clock, and never again. `stop` goes on until so many are answered, or one has failed: how many a machine
+ * manages while it hands over is not what is asked.
  */
 export function freshConnections(
   rig: Rig,
   transport: Transport,
   perSecond: number,
   gapMs: number,
-): { stop(): Promise<FreshLoad> } {
+): { stop(atLeast: number): Promise<FreshLoad> } {
   const context = new Context({ name: 'fresh', transport, moments: { told: NEVER, sessionsEnd: NEVER }, ...rig });
   const { tally } = context;
   const once = async () => {
@@ -50,7 +53,8 @@ export function freshConnections(
     sent = Math.max(sent, due);
   }, 5);
   return {
-    async stop() {
+    async stop(atLeast) {
+      while (tally.answered.size < atLeast && tally.failures.length === 0) await Promise.race([...pending, nextTurn()]);
       clearInterval(timer);
       await Promise.all(pending);
       context.close();

@@ -130,10 +130,10 @@ export function createApp(parts: AppParts): FastifyInstance {
         return { upgradeId: params.id, items, counts: countEnded(items), dropped };
       });
       api.post<ById>('/upgrades/:id/abort', async ({ params, body }) =>
-        upgradeView(await driver.abort(params.id, read(byWhom, body)?.by ?? 'the API')),
+        upgradeView(await driver.verbs.abort(params.id, read(byWhom, body)?.by ?? 'the API')),
       );
       api.post<ById>('/upgrades/:id/rollback', async ({ params, body }) =>
-        upgradeView(await driver.rollback(params.id, read(byWhom, body)?.by ?? 'the API')),
+        upgradeView(await driver.verbs.rollback(params.id, read(byWhom, body)?.by ?? 'the API')),
       );
       api.post<ById>('/upgrades/:id/reset', async ({ params, body }) =>
         resetNow(params.id, read(reset, body)?.override),
@@ -158,7 +158,7 @@ export function createApp(parts: AppParts): FastifyInstance {
 
   async function resetNow(id: string, override: { by: string; reason: string } | undefined) {
     const state = await find(id);
-    if (override !== undefined) return upgradeView(await driver.override(id, override.by, override.reason));
+    if (override !== undefined) return upgradeView(await driver.verbs.override(id, override.by, override.reason));
     if (state.phase !== 'Draining') return upgradeView(state);
     const item = explainItem(state, true, now());
     const cut = item.wouldCut.slice(0, 5).map(({ connection }) => `${connection.peer} (${connection.protocol})`);

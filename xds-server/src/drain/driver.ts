@@ -1,25 +1,22 @@
 import { randomBytes } from 'node:crypto';
 import {
-  type AgentMessage,
   completePolicy,
   DEFAULT_POLICY,
   type DrainPolicy,
-  type EpochStatus,
   isTerminal,
   type RecordEntry,
   SluiceError,
   toSluiceError,
-  type UpgradeTarget,
 } from '@sluice/contract';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
-import { adoptedUpgrade, handedOver } from './adopt.ts';
+import { Adoptions } from './adoptions.ts';
 import { type OrderSink, runCommand } from './commands.ts';
 import { firstShare, fleetDrains, fleetShares } from './fleet.ts';
 import { nextWake, step } from './machine.ts';
-import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState } from './state.ts';
-import { Turns } from './turns.ts';
+import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState, type UpgradeWish } from './state.ts';
+import { Verbs } from './verbs.ts';
 
 export interface DriverOptions {
   readonly store: Store;
@@ -56,8 +53,10 @@ export class Driver {
   readonly #now: () => number;
   readonly #bounds: Bounds;
   readonly #live = new Map<string, Live>();
-  readonly #adopting = new Turns();
-  readonly #rollbacks = new Map<string, Promise<UpgradeState>>();
+  /** What operators may ask of an upgrade. */
+  readonly verbs: Verbs = new Verbs(this);
+  /** Drains and take-overs that agents began by themselves. */
+  readonly adoptions: Adoptions;
   #closed = false;
   #sharing: NodeJS.Timeout | undefined;
 
@@ -65,6 +64,17 @@ export class Driver {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#bounds = options.bounds ?? DEFAULT_BOUNDS;
+    this.adoptions = new Adoptions({
+      agents: options.agents,
+      policy: options.policy ?? DEFAULT_POLICY,
+      now: this.#now,
+      newId: (now) => this.#newId(now),
+      stored: async (id) => (await options.store.upgrade(id)) !== undefined,
+      settled: (proxy, oldEpoch, id) => this.#closed || this.owner(proxy, id ?? '', oldEpoch) !== undefined,
+      insert: (state, first) => this.#insert(state, first),
+      owner: (proxy, id, oldEpoch) => this.owner(proxy, id, oldEpoch),
+      event: (id, event) => this.event(id, event),
+    });
   }
 
   /** Takes up what an earlier controller left. */
@@ -110,16 +120,8 @@ export class Driver {
     return stored && complete(stored.state);
   }
 
-  /** `id`: of one whose order may come twice; rejects with UPGRADE_CONFLICT when it exists. */
-  async create(wish: {
-    readonly id?: string | undefined;
-    readonly proxy: string;
-    readonly target: UpgradeTarget;
-    readonly policy: DrainPolicy;
-    readonly slot?: string | undefined;
-    readonly rollbackOf?: string | undefined;
-    readonly reason?: string | undefined;
-  }): Promise<UpgradeState> {
+  /** Rejects with UPGRADE_CONFLICT where an upgrade of `wish.id` exists. */
+  async create(wish: UpgradeWish): Promise<UpgradeState> {
     const waiting = this.active(wish.proxy).filter((state) => state.phase === 'Idle').length;
     if (waiting >= MAX_WAITING) {
       throw new SluiceError('UPGRADE_CONFLICT', `${waiting} upgrades of ${wish.proxy} wait for their turn already`);
@@ -139,71 +141,19 @@ export class Driver {
       ...(wish.rollbackOf === undefined ? {} : { rollbackOf: wish.rollbackOf }),
     };
     const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
-    const entries = this.#entries(state, 0, [{ phase: 'Idle', event: 'created', text }]);
-    const { version } = await this.#options.store.insertUpgrade(state, entries);
-    this.#live.set(state.id, { state, version, seq: 1, queue: Promise.resolve() });
-    this.#announce(state, entries);
+    await this.#insert(state, { phase: 'Idle', event: 'created', text });
     await this.#options.store.prune(wish.proxy, this.#options.keep ?? 100);
     this.#arm(state.id);
     await this.giveTurns(wish.proxy);
     return this.#live.get(state.id)?.state ?? state;
   }
 
-  /**
-   * Asks for a flip back of an upgrade whose new epoch serves. Repeating it answers with the same upgrade; for one that is
-   * over only where `backId` says what it is to be called.
-   */
-  async rollback(id: string, by: string, backId?: string): Promise<UpgradeState> {
-    const running = this.#rollbacks.get(id) ?? this.#rollback(id, by, backId).finally(() => this.#rollbacks.delete(id));
-    this.#rollbacks.set(id, running);
-    return running;
-  }
-
-  async #rollback(id: string, by: string, backId: string | undefined): Promise<UpgradeState> {
-    const state = await this.#require(id);
-    const known = backId === undefined ? undefined : await this.find(backId);
-    if (known !== undefined) return known;
-    if (state.rollbackId !== undefined) return this.#require(state.rollbackId);
-    if (state.phase === 'Idle' || state.phase === 'Preflight' || state.phase === 'Starting') {
-      await this.event(id, { type: 'abort', by });
-      return this.#require(id);
-    }
-    if (state.from === undefined || state.epoch === undefined || state.phase === 'Failed') {
-      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${state.phase}: there is nothing to flip back`);
-    }
-    const back = await this.create({
-      id: backId,
-      proxy: state.proxy,
-      // An agent that does not tell its paths has to know the version by name.
-      target: state.fromTarget ?? { to: state.from },
-      policy: state.policy,
-      slot: state.slot,
-      rollbackOf: id,
-      reason: `rollback of ${id} by ${by}`,
-    });
-    await this.event(id, { type: 'rollback', rollbackId: back.id });
-    return back;
-  }
-
-  async abort(id: string, by: string): Promise<UpgradeState> {
-    const { phase } = await this.#require(id);
-    if (!['Idle', 'Preflight', 'Starting', 'Failed'].includes(phase)) {
-      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${phase}: its new epoch serves already`, {
-        hint: 'use rollback to flip back',
-      });
-    }
-    await this.event(id, { type: 'abort', by });
-    return this.#require(id);
-  }
-
-  /** A reset with protected connections left. */
-  async override(id: string, by: string, reason: string): Promise<UpgradeState> {
-    const { phase } = await this.#require(id);
-    if (!['Draining', 'SafeToReset', 'Resetting'].includes(phase)) {
-      throw new SluiceError('PHASE_REFUSED', `upgrade ${id} is ${phase}: a reset is possible from Draining on`);
-    }
-    await this.event(id, { type: 'override', by, reason });
-    return this.#require(id);
+  /** Stores a new upgrade with the first entry of its record, and runs it from here on. */
+  async #insert(state: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>): Promise<void> {
+    const entries = this.#entries(state, 0, [first]);
+    const { version } = await this.#options.store.insertUpgrade(state, entries);
+    this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
+    this.#announce(state, entries);
   }
 
   /** The bound of Starting runs only while its agent is there. */
@@ -223,15 +173,10 @@ export class Driver {
   /** An agent's list of its epochs is a new one; `hello`: the first of a new link. */
   async epochsChanged(proxy: string, slot: string, hello: boolean): Promise<void> {
     const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
-    for (const epoch of epochs) if (epoch.state === 'draining') await this.#adopt(proxy, slot, epoch);
+    for (const epoch of epochs) if (epoch.state === 'draining') await this.adoptions.draining(proxy, slot, epoch);
     const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
     for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
     await this.giveTurns(proxy);
-  }
-
-  /** Resolves when this drain is not being taken over any more. */
-  async adopted(proxy: string, oldEpoch: number): Promise<void> {
-    await this.#adopting.run(JSON.stringify([proxy, oldEpoch]), async () => {});
   }
 
   orderAcked(proxy: string, epoch: number, order: { upgradeId: string; version: number }, nack?: string): void {
@@ -332,74 +277,8 @@ export class Driver {
       queueMicrotask(() => void this.giveTurns(state.proxy));
   }
 
-  /**
-   * Takes over a drain that no upgrade knows of: begun by an agent while no controller was there, or known to one whose
-   * state is lost. Without this its old epoch would wait for a reset that nobody authorises.
-   */
-  async #adopt(proxy: string, slot: string, old: EpochStatus): Promise<void> {
-    await this.#adopted(proxy, old.epoch, old.upgradeId, async () => {
-      const now = this.#now();
-      // Of another slot's epochs an older one may be listed still, whose agent is gone.
-      const newest = this.#options.agents.serving(proxy);
-      const serving = newest !== undefined && newest.epoch > old.epoch ? newest : undefined;
-      const taken = old.upgradeId === undefined || (await this.#options.store.upgrade(old.upgradeId)) !== undefined;
-      const id = taken ? this.#newId(now) : (old.upgradeId as string);
-      return adoptedUpgrade({ id, proxy, slot, old, serving, policy: this.#options.policy ?? DEFAULT_POLICY, now });
-    });
-  }
-
-  /**
-   * An agent took over from the one of the other slot by itself. Whichever of the two is heard first, there is one upgrade
-   * of it, under the id that both know.
-   */
-  async handedOver(proxy: string, slot: string, told: Extract<AgentMessage, { type: 'serving' }>): Promise<void> {
-    const { upgradeId, oldEpoch, oldSlot } = told;
-    if (oldSlot === undefined) return;
-    await this.#adopted(proxy, oldEpoch, upgradeId, async () => {
-      if ((await this.#options.store.upgrade(upgradeId)) !== undefined) return undefined;
-      const policy = this.#options.policy ?? DEFAULT_POLICY;
-      const old = this.#old(proxy, oldSlot, oldEpoch);
-      return handedOver({ proxy, slot, told: { ...told, oldSlot }, old, policy, now: this.#now() });
-    });
-    const id = this.owner(proxy, upgradeId, oldEpoch);
-    if (id !== undefined) await this.event(id, told);
-  }
-
-  #old(proxy: string, slot: string, epoch: number): EpochStatus | undefined {
-    return this.#options.agents.entry(proxy, slot)?.epochs.find((one) => one.epoch === epoch);
-  }
-
-  /** One at a time for an old epoch: the second caller finds what the first has made. */
-  #adopted(
-    proxy: string,
-    oldEpoch: number,
-    upgradeId: string | undefined,
-    make: () => Promise<UpgradeState | undefined>,
-  ): Promise<void> {
-    return this.#adopting.run(JSON.stringify([proxy, oldEpoch]), async () => {
-      const known = [...this.#live.values()].some(
-        ({ state }) => state.proxy === proxy && (state.oldEpoch === oldEpoch || state.id === upgradeId),
-      );
-      const state = known || this.#closed ? undefined : await make();
-      if (state === undefined) return;
-      const entries = this.#entries(state, 0, [{ phase: 'Draining', event: 'adopted', text: state.reason }]);
-      const { version } = await this.#options.store.insertUpgrade(state, entries);
-      this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
-      this.#announce(state, entries);
-      await this.event(state.id, { type: 'resumed' });
-      const verdict = this.#old(proxy, state.oldSlot ?? '', oldEpoch)?.verdict;
-      if (verdict !== undefined) await this.event(state.id, { type: 'verdict', epoch: oldEpoch, verdict });
-    });
-  }
-
   #newId(now: number): string {
     return `${now.toString(36)}-${randomBytes(4).toString('hex')}`;
-  }
-
-  async #require(id: string): Promise<UpgradeState> {
-    const state = await this.find(id);
-    if (state === undefined) throw new SluiceError('UPGRADE_UNKNOWN', `expected a known upgrade, found ${id}`);
-    return state;
   }
 
   #entries(state: UpgradeState, seq: number, entries: readonly Pick<RecordEntry, 'phase' | 'event' | 'text'>[]) {

@@ -13,7 +13,7 @@ export async function hear(
     case 'epochs':
       return driver.epochsChanged(proxy, slot, false);
     case 'serving':
-      if (driver.owner(proxy, message.upgradeId) === undefined) await driver.handedOver(proxy, slot, message);
+      if (driver.owner(proxy, message.upgradeId) === undefined) await driver.adoptions.handedOver(proxy, slot, message);
       else await driver.event(message.upgradeId, message);
       return driver.giveTurns(proxy);
     case 'preflight':
@@ -37,7 +37,7 @@ export async function hear(
     case 'ended': {
       const { upgradeId, epoch } = message;
       // It may come with the first words of an agent whose drain is only being taken over.
-      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adopted(proxy, epoch);
+      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adoptions.settled(proxy, epoch);
       const id = driver.owner(proxy, upgradeId, epoch) ?? (await past(driver, proxy, upgradeId));
       if (id !== undefined) await store.appendEnded(id, message.items, message.dropped);
       return;

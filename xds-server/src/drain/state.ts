@@ -11,6 +11,18 @@ import type {
   Verdict,
 } from '@sluice/contract';
 
+/** What is asked for when an upgrade is made. */
+export interface UpgradeWish {
+  /** Of one whose order may come twice. */
+  readonly id?: string | undefined;
+  readonly proxy: string;
+  readonly target: UpgradeTarget;
+  readonly policy: DrainPolicy;
+  readonly slot?: string | undefined;
+  readonly rollbackOf?: string | undefined;
+  readonly reason?: string | undefined;
+}
+
 /** One upgrade as it is stored: plain data, JSON. Times are epoch milliseconds of the controller's clock. */
 export interface UpgradeState {
   readonly id: string;

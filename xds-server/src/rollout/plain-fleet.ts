@@ -74,13 +74,13 @@ export class PlainFleet implements Fleet {
       }
       case 'abort':
         if ((await this.#driver.find(action.id)) === undefined) return;
-        await this.#driver.abort(action.id, `rollout ${rollout}`).catch((thrown) => {
+        await this.#driver.verbs.abort(action.id, `rollout ${rollout}`).catch((thrown) => {
           // It serves or is over already: the next look at it says so.
           if (!(thrown instanceof SluiceError && thrown.code === 'PHASE_REFUSED')) throw thrown;
         });
         return;
       case 'flip':
-        await this.#driver.rollback(action.id, `rollout ${rollout}`, action.backId);
+        await this.#driver.verbs.rollback(action.id, `rollout ${rollout}`, action.backId);
         return;
     }
   }

@@ -10,7 +10,7 @@ import {
 } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
 import type { RolloutState } from '../rollout/state.ts';
-import type { AgentRow, Ended, Store, Stored, StoredRollout } from './store.ts';
+import type { AgentRow, Ended, Store, StoreChange, Stored, StoredRollout } from './store.ts';
 
 /** A store for tests and for a controller that need not survive. */
 export class MemoryStore implements Store {
@@ -19,6 +19,7 @@ export class MemoryStore implements Store {
   readonly #records = new Map<string, RecordEntry[]>();
   readonly #ended = new Map<string, { items: Map<string, string>; dropped: number }>();
   readonly #rollouts = new Map<string, { text: string; version: number; record: readonly RolloutEntry[] }>();
+  readonly #watching = new Set<(change: StoreChange) => void>();
 
   async agents(): Promise<readonly AgentRow[]> {
     return [...this.#agents.values()].map((text) => JSON.parse(text) as AgentRow);
@@ -26,6 +27,7 @@ export class MemoryStore implements Store {
 
   async putAgent(row: AgentRow): Promise<void> {
     this.#agents.set(JSON.stringify([row.proxy, row.slot]), JSON.stringify(row));
+    this.#tell({ kind: 'agent', row });
   }
 
   async upgrades(filter: { readonly proxy?: string; readonly limit?: number } = {}): Promise<readonly Stored[]> {
@@ -96,6 +98,7 @@ export class MemoryStore implements Store {
     if (this.#rollouts.has(state.id)) throw new SluiceError('ROLLOUT_CONFLICT', `rollout ${state.id} exists already`);
     const row = { text: JSON.stringify(state), version: 1, record: [...entries] };
     this.#rollouts.set(state.id, row);
+    this.#tell({ kind: 'rollout', rollout: storedRollout(row) });
     return storedRollout(row);
   }
 
@@ -107,6 +110,7 @@ export class MemoryStore implements Store {
     }
     const row = { text: JSON.stringify(state), version: old.version + 1, record: [...old.record, ...entries] };
     this.#rollouts.set(state.id, row);
+    this.#tell({ kind: 'rollout', rollout: storedRollout(row) });
     return storedRollout(row);
   }
 
@@ -119,6 +123,11 @@ export class MemoryStore implements Store {
     return [...(this.#rollouts.get(rolloutId)?.record ?? [])];
   }
 
+  watch(onChange: (change: StoreChange) => void, signal: AbortSignal): void {
+    this.#watching.add(onChange);
+    signal.addEventListener('abort', () => this.#watching.delete(onChange), { once: true });
+  }
+
   async ping(): Promise<void> {}
   async close(): Promise<void> {}
 
@@ -126,7 +135,13 @@ export class MemoryStore implements Store {
     const row = { text: JSON.stringify(state), version };
     this.#upgrades.set(state.id, row);
     this.#records.set(state.id, [...(this.#records.get(state.id) ?? []), ...entries]);
+    this.#tell({ kind: 'upgrade', upgrade: this.#stored(row) });
     return this.#stored(row);
+  }
+
+  /** Later, as from another machine. */
+  #tell(change: StoreChange): void {
+    for (const onChange of this.#watching) setImmediate(() => this.#watching.has(onChange) && onChange(change));
   }
 
   #stored(row: { text: string; version: number }): Stored {

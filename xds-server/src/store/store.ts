@@ -11,7 +11,15 @@ export interface AgentRow {
   readonly epochs: readonly EpochStatus[];
   readonly seenAt: number;
   readonly labels?: Readonly<Record<string, string>>;
+  /** Id of the replica that holds its link, where there are several; absent: none does. */
+  readonly replica?: string;
 }
+
+/** What another replica wrote: the whole new state of it. An upgrade comes with its version, so that it can be taken up. */
+export type StoreChange =
+  | { readonly kind: 'agent'; readonly row: AgentRow }
+  | { readonly kind: 'upgrade'; readonly upgrade: Stored }
+  | { readonly kind: 'rollout'; readonly rollout: StoredRollout };
 
 /** An upgrade and the version of its stored form: opaque, changes with every write. */
 export interface Stored {
@@ -66,6 +74,12 @@ export interface Store {
   pruneRollouts(keep: number): Promise<void>;
   /** By seq. */
   rolloutRecord(rolloutId: string): Promise<readonly RolloutEntry[]>;
+
+  /**
+   * Tells of every write as it is seen here, also of our own, until the signal is aborted; several may be told as one, of the last.
+   * Only where several controllers share the store: absent otherwise.
+   */
+  watch?(onChange: (change: StoreChange) => void, signal: AbortSignal): void;
 
   /** Rejects when the store can not be written: what /readyz asks. */
   ping(): Promise<void>;

@@ -170,6 +170,11 @@ export type AgentMessage =
 export type ControllerMessage =
   | { readonly type: 'welcome'; readonly v: number }
   | { readonly type: 'refused'; readonly code: string; readonly message: string }
+  /**
+   * This proxy belongs to another controller, whose API address it is: instead of `welcome`, or at any time after it. The link ends.
+   * An agent that is too old to know it tries again, which leads elsewhere where the address is that of several controllers.
+   */
+  | { readonly type: 'moved'; readonly url: string }
   | { readonly type: 'ping' }
   /** `policy`: what the serving epoch must be able to do; the agent's own when absent. */
   | {

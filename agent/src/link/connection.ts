@@ -24,6 +24,22 @@ export interface ConnectionEvents {
   readonly drain: () => void;
 }
 
+/** `moved`: the address of the controller that the proxy belongs to now. */
+export interface Ended {
+  readonly reason: string;
+  readonly moved?: string;
+}
+
+/** Instead of a welcome: the proxy belongs to another controller. */
+export class Moved extends SluiceError {
+  readonly url: string;
+
+  constructor(from: string, url: string) {
+    super('CONTROLLER_AWAY', `${from}: the proxy belongs to ${url}`);
+    this.url = url;
+  }
+}
+
 /** One connection to one controller, from `welcome` to its end. */
 export interface Connection {
   readonly version: number;
@@ -31,13 +47,13 @@ export interface Connection {
   write(message: object): boolean;
   /** The socket takes no more for now; `drain` follows. */
   readonly full: boolean;
-  /** Resolves with the reason of the end, never rejects. */
-  readonly ended: Promise<string>;
+  /** Resolves with why it ended, never rejects. */
+  readonly ended: Promise<Ended>;
   close(): void;
 }
 
 /**
- * Connects, says hello and waits for the welcome, all within HANDSHAKE_MS. Rejects with CONTROLLER_AWAY, or with the
+ * Connects, says hello and waits for the welcome, all within HANDSHAKE_MS. Rejects with CONTROLLER_AWAY, with Moved, or with the
  * controller's own refusal. `pingMs`: sends a ping when nothing was sent for so long, gives up after three times as long
  * without a byte from the other side.
  */
@@ -52,17 +68,18 @@ export async function connect(
   const { socket, head } = await upgrade(url, limit);
   return await new Promise<Connection>((resolve, reject) => {
     const decoder = new NdjsonDecoder();
-    const ended = Promise.withResolvers<string>();
+    const ended = Promise.withResolvers<Ended>();
     let welcomed = false;
     let heardAt = Date.now();
     let saidAt = Date.now();
-    const end = (reason: string): void => {
+    const end = (reason: string, moved?: string): void => {
       clearInterval(timer);
       signal.removeEventListener('abort', onAbort);
       limit.removeEventListener('abort', onLimit);
       socket.destroy();
-      ended.resolve(reason);
-      if (!welcomed) reject(new SluiceError('CONTROLLER_AWAY', `${url}: ${reason}`));
+      ended.resolve({ reason, ...(moved !== undefined && { moved }) });
+      if (welcomed) return;
+      reject(moved === undefined ? new SluiceError('CONTROLLER_AWAY', `${url}: ${reason}`) : new Moved(url, moved));
     };
     const write = (message: object): boolean => {
       const line = encodeLine(message);
@@ -88,6 +105,8 @@ export async function connect(
           ended: ended.promise,
           close: () => end('closed here'),
         });
+      } else if (message.type === 'moved') {
+        end(`the proxy belongs to ${message.url}`, movedTo(url, message.url));
       } else if (message.type !== 'ping') events.message(message);
     };
     const read = (chunk: Buffer): void => {
@@ -126,6 +145,16 @@ export async function connect(
     write(hello);
     if (head.length > 0) read(head);
   });
+}
+
+/**
+ * Where to go. An address that is none counts as the end of the link and no more, and so does one that would carry the token in
+ * plain text where it was encrypted so far.
+ */
+function movedTo(from: string, url: string): string | undefined {
+  const target = URL.canParse(url) ? new URL(url).protocol : '';
+  const allowed = new URL(from).protocol === 'https:' ? ['https:'] : ['http:', 'https:'];
+  return allowed.includes(target) ? url : undefined;
 }
 
 function refusal(url: string, message: { code: string; message: string }): SluiceError {

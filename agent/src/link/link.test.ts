@@ -215,6 +215,82 @@ test('a refusal is named, and tried again later', async () => {
   await fake.sockets.next();
 });
 
+test('goes where it is sent, before and after the welcome, and says hello there', async () => {
+  const [service, owner, next] = [controller(), controller(), controller()];
+  const urls = { service: await service.listen(), owner: await owner.listen(), next: await next.listen() };
+  const { link: made, states } = link([urls.service]);
+  (await service.sockets.next()).write(encodeLine({ type: 'moved', url: urls.owner }));
+  const socket = await owner.sockets.next();
+  expect((await owner.lines.next()).type).toBe('hello');
+  socket.write(welcome);
+  expect((await states.next()).error).toContain('belongs to');
+  expect(await states.next()).toMatchObject({ connected: true, url: urls.owner });
+  made.send({ type: 'crashed', epoch: 7, at: 1 });
+  expect((await owner.lines.next()).type).toBe('crashed');
+  socket.write(encodeLine({ type: 'moved', url: urls.next }));
+  (await next.sockets.next()).write(welcome);
+  // Whether the first one has read it nobody knows: told again.
+  expect((await next.lines.next()).type).toBe('hello');
+  expect(await next.lines.next()).toMatchObject({ type: 'crashed', epoch: 7 });
+});
+
+test('goes back to its configured address when the one it was sent to is away, or goes away', async () => {
+  const [service, owner] = [controller(), controller()];
+  const [at, moved] = [await service.listen(), await owner.listen()];
+  const { states } = link([at]);
+  (await service.sockets.next()).write(encodeLine({ type: 'moved', url: 'http://127.0.0.1:1' }));
+  await states.next();
+  expect((await states.next()).error).toContain('ECONNREFUSED');
+  (await service.sockets.next()).write(encodeLine({ type: 'moved', url: moved }));
+  const socket = await owner.sockets.next();
+  socket.write(welcome);
+  await states.next();
+  expect(await states.next()).toMatchObject({ connected: true, url: moved });
+  socket.destroy();
+  (await service.sockets.next()).write(welcome);
+  await states.next();
+  expect(await states.next()).toMatchObject({ connected: true, url: at });
+});
+
+test('two controllers that send it to each other are followed a few times in a row only', async () => {
+  const [a, b] = [controller(), controller()];
+  const [urlA, urlB] = [await a.listen(), await b.listen()];
+  const { stop } = link([urlA]);
+  let asked = 0;
+  const serve = async (from: FakeController, other: string): Promise<void> => {
+    for (;;) {
+      (await from.sockets.next()).write(encodeLine({ type: 'moved', url: other }));
+      asked++;
+    }
+  };
+  void serve(a, urlB);
+  const again = Promise.withResolvers<void>();
+  // A, B, A, B, A; then it begins anew with A.
+  const seen: string[] = [];
+  const watch = (name: string) => {
+    seen.push(name);
+    if (seen.length === 6) again.resolve();
+  };
+  a.server.on('upgrade', () => watch('a'));
+  b.server.on('upgrade', () => watch('b'));
+  void serve(b, urlA);
+  await again.promise;
+  expect(seen).toEqual(['a', 'b', 'a', 'b', 'a', 'a']);
+  stop.abort();
+  expect(asked).toBeGreaterThan(4);
+});
+
+test('an address that is none, or that gives up encryption, is not followed', async () => {
+  const fake = controller();
+  const { states } = link([await fake.listen()]);
+  const socket = await fake.sockets.next();
+  socket.write(welcome);
+  await states.next();
+  socket.write(encodeLine({ type: 'moved', url: 'ftp://elsewhere' }));
+  expect((await states.next()).error).toContain('ftp://elsewhere');
+  await fake.sockets.next();
+});
+
 test('its signal ends it', async () => {
   const fake = controller();
   const { link: made, states, stop } = link([await fake.listen()]);

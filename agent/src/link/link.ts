@@ -8,7 +8,7 @@ import {
 } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import { backoffMs } from './backoff.ts';
-import { type Connection, connect } from './connection.ts';
+import { type Connection, connect, type Ended, Moved } from './connection.ts';
 import { Outbox } from './outbox.ts';
 
 export interface LinkState {
@@ -49,8 +49,12 @@ export interface AgentLink {
 
 /** A connection that lasted this long was a good one: the next loss starts the back-off anew. */
 const STEADY_MS = 1_000;
+/** So often in a row it goes where a controller sends it. */
+const MAX_MOVES = 4;
 
-/** Keeps one connection to a controller for as long as `signal` allows. Without urls it never connects and keeps nothing. */
+/**
+ * Keeps one connection to a controller for as long as `signal` allows; to another one where the controller sends it there, until
+ * that one is away. Without urls it never connects and keeps nothing. */
 export function createLink(options: LinkOptions): AgentLink {
   const { urls, log } = options;
   const closing = new AbortController();
@@ -88,40 +92,63 @@ export function createLink(options: LinkOptions): AgentLink {
     drain: pump,
   };
 
-  const session = async (url: string): Promise<{ lasted: number; reason: string }> => {
+  const session = async (url: string): Promise<Ended & { lasted: number }> => {
     const open = await connect(url, options.hello(), events, pingMs, signal);
     const since = Date.now();
     connection = open;
     log('info', 'link: connected', { url, version: open.version });
     setState({ connected: true, url, since });
     pump();
-    const reason = await open.ended;
+    const ended = await open.ended;
     connection = undefined;
     outbox.disconnected(Date.now() - 3 * pingMs);
-    return { lasted: Date.now() - since, reason };
+    return { lasted: Date.now() - since, ...ended };
   };
+  const wait = (round: number): Promise<void> =>
+    delay(backoffMs(round, Math.random(), options.backoffFirstMs, options.backoffMaxMs), undefined, { signal }).catch(
+      () => undefined,
+    );
 
   const run = async (): Promise<void> => {
     let lastError = '';
-    for (let attempt = 0; !signal.aborted; attempt++) {
-      const url = urls[attempt % urls.length] ?? '';
+    /** Attempts since the last good connection, but for those that were only sent on. */
+    let failures = 0;
+    let target: string | undefined;
+    let moves = 0;
+    while (!signal.aborted) {
+      const url = target ?? urls[failures % urls.length] ?? '';
       let error: string;
+      let moved: string | undefined;
+      let steady = false;
       try {
-        const { lasted, reason } = await session(url);
-        if (lasted >= STEADY_MS) attempt = -1;
-        error = reason;
+        const ended = await session(url);
+        steady = ended.lasted >= STEADY_MS;
+        if (steady) failures = moves = 0;
+        ({ reason: error, moved } = ended);
       } catch (thrown) {
         error = toSluiceError(thrown).message;
+        if (thrown instanceof Moved) moved = thrown.url;
       }
       if (signal.aborted) break;
+      const follow = moved !== undefined && moves < MAX_MOVES;
       // The same failure again is no news.
-      if (error !== lastError || state.connected) log('warn', 'link: not connected', { url, error });
+      if (error !== lastError || state.connected) {
+        log(follow ? 'info' : 'warn', follow ? 'link: moved' : 'link: not connected', { url, error });
+      }
       lastError = error;
       setState({ connected: false, since: state.connected ? Date.now() : state.since, error });
-      const round = Math.floor(Math.max(0, attempt) / urls.length);
-      await delay(backoffMs(round, Math.random(), options.backoffFirstMs, options.backoffMaxMs), undefined, {
-        signal,
-      }).catch(() => undefined);
+      if (follow) {
+        target = moved;
+        // Controllers that do not agree yet whose the proxy is send it to and fro.
+        if (moves++ > 0) await wait(moves);
+        continue;
+      }
+      const round = Math.floor(failures / urls.length);
+      // Where it was sent to is away, or too many sent it on: back to the configured addresses, in their turn.
+      if (!steady) failures++;
+      target = undefined;
+      moves = 0;
+      await wait(round);
     }
     setState({ connected: false, since: Date.now(), error: 'stopped' });
   };

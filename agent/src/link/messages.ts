@@ -6,6 +6,7 @@ type Kind = 'string' | 'number' | 'object';
 const REQUIRED: Record<ControllerMessage['type'], Readonly<Record<string, Kind>>> = {
   welcome: { v: 'number' },
   refused: { code: 'string', message: 'string' },
+  moved: { url: 'string' },
   ping: {},
   preflight: { upgradeId: 'string', 'target.to': 'string' },
   start: { upgradeId: 'string', 'target.to': 'string', policy: 'object', 'policy.maxDrainMs': 'number' },

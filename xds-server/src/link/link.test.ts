@@ -72,6 +72,30 @@ describe('LinkServer', () => {
     expect(await agent.next('welcome')).toEqual({ type: 'welcome', v: 1 });
   });
 
+  it('sends an agent on whose proxy belongs to another controller, at its hello and later', async () => {
+    let owner: string | undefined = 'http://10.0.0.2:18080';
+    await listen({ elsewhere: (proxy) => (proxy === 'edge' ? owner : undefined) });
+    const early = await join();
+    expect(await early.next('moved')).toEqual({ type: 'moved', url: owner });
+    await early.ended;
+    owner = undefined;
+    const [agent, other] = [await join(), await join({ proxy: 'other' })];
+    await Promise.all([agent.next('welcome'), other.next('welcome')]);
+    links.moveAll();
+    owner = 'http://10.0.0.3:18080';
+    const why = nextGone();
+    links.moveAll();
+    expect(await agent.next('moved')).toEqual({ type: 'moved', url: owner });
+    expect(await why).toContain('belongs to http://10.0.0.3:18080');
+    expect(other.received).toEqual([]);
+  });
+
+  it('tells nobody where a proxy is without the right token', async () => {
+    await listen({ checkToken: tokenCheck({ edge: 'edge-secret' }), elsewhere: () => 'http://10.0.0.2:18080' });
+    const agent = await join({ identity: { token: 'guess' } });
+    expect(await agent.next('refused')).toMatchObject({ code: 'SLUICE_IDENTITY_REFUSED' });
+  });
+
   it.each([
     ['a version that is too old', { v: 0 }, 'SLUICE_PROTOCOL_UNSUPPORTED'],
     ['a wrong token', { identity: { token: 'guess' } }, 'SLUICE_IDENTITY_REFUSED'],

@@ -34,6 +34,8 @@ export interface AgentLink {
   /** False when the link has ended: the message will not arrive. */
   send(message: ControllerMessage): boolean;
   close(): void;
+  /** Sends the agent to the controller that its proxy belongs to, and ends the link. */
+  move(url: string): void;
 }
 
 export interface LinkHandlers {
@@ -45,6 +47,8 @@ export interface LinkHandlers {
 export interface LinkServerOptions {
   readonly handlers: LinkHandlers;
   readonly checkToken: TokenCheck;
+  /** URL of the controller that a proxy belongs to; undefined: this one. */
+  readonly elsewhere?: (proxy: string) => string | undefined;
   readonly log?: Log;
   readonly now?: () => number;
   readonly pingMs?: number;
@@ -71,9 +75,18 @@ export class LinkServer {
     server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
   }
 
-  /** Ends every link; the agents come back when a controller listens again. */
+  /** Sends the agents on whose proxies belong to another controller now. */
+  moveAll(): void {
+    for (const { link } of [...this.#sessions]) {
+      const url = link && this.#options.elsewhere?.(link.proxy);
+      if (url !== undefined) link?.move(url);
+    }
+  }
+
+  /** Ends every link; the agents come back when a controller listens again, or go to the one that takes over. */
   close(): void {
     this.#closed = true;
+    this.moveAll();
     for (const session of [...this.#sessions]) session.end('the controller closes');
   }
 
@@ -122,6 +135,11 @@ export class LinkServer {
       session.refuse('IDENTITY_REFUSED', `the token does not prove an agent of ${message.proxy}`);
       return;
     }
+    const url = this.#options.elsewhere?.(message.proxy);
+    if (url !== undefined) {
+      session.move(url);
+      return;
+    }
     const key = JSON.stringify([message.proxy, message.slot]);
     const first = this.#links.get(key);
     if (first !== undefined) {
@@ -143,7 +161,7 @@ export class LinkServer {
     this.#sessions.delete(session);
     const { link } = session;
     if (link === undefined) {
-      this.#log.warn({ why }, 'link ended before its welcome');
+      this.#log[session.moved ? 'debug' : 'warn']({ why }, 'link ended before its welcome');
       return;
     }
     const key = JSON.stringify([link.proxy, link.slot]);
@@ -172,6 +190,7 @@ class Session {
   #timer: NodeJS.Timeout | undefined;
   #hello: NodeJS.Timeout | undefined;
   #over = false;
+  moved = false;
 
   constructor(socket: Duplex, options: SessionOptions) {
     this.#socket = socket;
@@ -203,6 +222,7 @@ class Session {
       since: this.#options.now(),
       send: (message) => this.#write(message),
       close: () => this.end('closed here'),
+      move: (url) => this.move(url),
     };
     this.#write({ type: 'welcome', v: version });
   }
@@ -211,6 +231,12 @@ class Session {
     if (this.#over) return;
     this.#socket.write(encodeLine({ type: 'refused', code: `SLUICE_${code}`, message }));
     this.end(`refused: ${message}`);
+  }
+
+  move(url: string): void {
+    this.moved = true;
+    this.#write({ type: 'moved', url });
+    this.end(`its proxy belongs to ${url}`);
   }
 
   end(why: string): void {

@@ -49,8 +49,36 @@ export interface RolloutAnalysis {
   readonly onFailure: 'pause' | 'rollback';
 }
 
+/** A label selector as Kubernetes has it (metav1.LabelSelector). */
+export interface LabelSelector {
+  readonly matchLabels?: Readonly<Record<string, string>>;
+  readonly matchExpressions?: readonly {
+    readonly key: string;
+    readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
+    readonly values?: readonly string[];
+  }[];
+}
+
+/** The Pods of a rollout, and whose it is: a HotUpgrade's. Their proxies are named `POD.NAMESPACE`. */
+export interface RolloutPods {
+  readonly namespace: string;
+  /** Name and uid of the HotUpgrade. */
+  readonly name: string;
+  readonly uid: string;
+  readonly selector: LabelSelector;
+  /** NAME of the pair of containers NAME-1 and NAME-2. */
+  readonly container: string;
+  /** One of both: `version` is the tag of the image that a Pod's proxy has. */
+  readonly target: { readonly image?: string; readonly version?: string };
+  readonly provider: 'InPlace' | 'OpenKruise';
+  readonly emptyImage?: string;
+  readonly sidecarSet?: string;
+}
+
 export interface RolloutSpec {
   readonly selector: RolloutSelector;
+  /** Set where the members are Pods: then it selects, and the selector above says nothing. */
+  readonly pods?: RolloutPods;
   readonly target: UpgradeTarget;
   readonly policy: DrainPolicy;
   readonly strategy: RolloutStrategy;
@@ -121,6 +149,10 @@ export type MemberState = (typeof MEMBER_STATES)[number];
 /** One proxy of a rollout. */
 export interface RolloutMember {
   readonly name: string;
+  /** Of a Pod: one of the same name that is made anew is another member. */
+  readonly uid?: string;
+  /** What it served when its upgrade was ordered, as its fleet names it: what a flip back wants. */
+  readonly from?: string;
   /** Value of the label that the rollout spreads over. */
   readonly zone: string;
   readonly state: MemberState;

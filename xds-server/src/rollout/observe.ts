@@ -6,8 +6,10 @@ import type { Turn } from './turn.ts';
 export function observe(turn: Turn): void {
   const { spec } = turn.state;
   for (const member of turn.state.members) {
-    if (turn.fleet.has(member.name)) continue;
-    turn.set({ members: turn.state.members.filter((one) => one.name !== member.name) });
+    const seen = turn.fleet.get(member.name);
+    if (seen !== undefined && seen.uid === member.uid) continue;
+    const left = UNDER_WAY.has(member.state) ? { left: (turn.state.left ?? 0) + 1 } : {};
+    turn.set({ members: turn.state.members.filter((one) => one.name !== member.name), ...left });
     turn.note('gone', `${member.name} is not in the fleet any more`, member.name);
   }
   const known = new Set(turn.state.members.map((one) => one.name));
@@ -24,10 +26,13 @@ export function observe(turn: Turn): void {
   }
 }
 
+const UNDER_WAY: ReadonlySet<string> = new Set(['starting', 'draining', 'flipping']);
+
 const byName = new Intl.Collator('en', { numeric: true });
 
-function born({ name }: Observed, now: number): RolloutMember {
-  return { name, zone: '', state: 'waiting', since: now, reason: '', failures: 0, crashes: 0, cut: 0 };
+function born({ name, uid }: Observed, now: number): RolloutMember {
+  const own = uid === undefined ? {} : { uid };
+  return { name, ...own, zone: '', state: 'waiting', since: now, reason: '', failures: 0, crashes: 0, cut: 0 };
 }
 
 function follow(turn: Turn, member: RolloutMember, { step, upToDate }: Observed): void {

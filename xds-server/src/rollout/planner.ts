@@ -25,8 +25,9 @@ export function plan(
   event: RolloutEvent = { type: 'tick' },
 ): RolloutPlan {
   const turn = new Turn(state, fleet, now);
-  // One that is over takes nothing in any more, but can be rolled back.
-  if (isRolloutOver(state.phase) && event.type !== 'rollback') {
+  // One that is over takes nothing in any more, but can be rolled back; a partition can be taken back when it is Done.
+  const reopened = event.type === 'spec' && state.phase === 'Done';
+  if (isRolloutOver(state.phase) && event.type !== 'rollback' && !reopened) {
     if (event.type === 'pause' || event.type === 'resume' || event.type === 'promote' || event.type === 'abort')
       verb(turn, event.type, event.by);
     return turn.done();
@@ -44,6 +45,10 @@ export function plan(
     case 'measured':
       turn.set({ measured: event.measured });
       break;
+    case 'spec':
+      turn.set({ spec: { ...event.spec, target: state.spec.target } });
+      if (reopened) reopen(turn);
+      break;
     default:
       verb(turn, event.type, event.by);
   }
@@ -53,6 +58,13 @@ export function plan(
   if (turn.state.phase === 'Aborting') giveUp(turn);
   if (turn.state.phase === 'RollingBack') flipBack(turn);
   return turn.done();
+}
+
+/** Goes on where the partition, or members that came since, leave something to do. */
+function reopen(turn: Turn): void {
+  const { spec, members } = turn.state;
+  const waiting = members.filter((one) => one.state === 'waiting').length;
+  if (waiting > partitionOf(spec.strategy, members.length)) turn.phase('Progressing', 'there is more to upgrade');
 }
 
 function crashed(turn: Turn, name: string): void {
@@ -170,7 +182,9 @@ function begin(turn: Turn, slots: number, eligible: (member: RolloutMember) => b
     zone.next++;
     zone.turns++;
     const id = turn.newId();
-    turn.member(name, { state: 'starting', stage, upgradeId: id, reason: 'ordered' });
+    const { serving } = turn.fleet.get(name) as Observed;
+    const from = serving === undefined ? {} : { from: serving };
+    turn.member(name, { state: 'starting', stage, upgradeId: id, reason: 'ordered', ...from });
     renewOne(turn, name);
     turn.note('started', `${name} is upgraded to ${turn.state.spec.target.to} (stage ${stage + 1})`, name);
     turn.order({ type: 'start', member: name, id });

@@ -27,6 +27,8 @@ export interface RolloutState {
   /** Orders given so far; makes their ids, so that an order that is given twice is one. */
   readonly ordered: number;
   readonly rollbackBy?: string;
+  /** Members that left in the middle of their upgrade, such as Pods that were deleted. No failures. */
+  readonly left?: number;
 }
 
 /** What only a source of metrics knows; `failedRequests` counts from the rollout's start. */
@@ -38,6 +40,10 @@ export interface Measured {
 /** One proxy as its fleet sees it now. */
 export interface Observed {
   readonly name: string;
+  /** Tells one of the same name, made anew, from the one before. */
+  readonly uid?: string;
+  /** What serves, where the fleet has to be told what to flip back to. */
+  readonly serving?: string;
   readonly labels: Readonly<Record<string, string>>;
   /** Somebody can be told to do something. */
   readonly reachable: boolean;
@@ -63,7 +69,9 @@ export type RolloutEvent =
   | { readonly type: RolloutVerb; readonly by: string }
   /** A new epoch of this rollout crashed. */
   | { readonly type: 'crashed'; readonly member: string }
-  | { readonly type: 'measured'; readonly measured: Measured };
+  | { readonly type: 'measured'; readonly measured: Measured }
+  /** It is wanted otherwise from now on; the target stays. One that is Done goes on where that leaves something to do. */
+  | { readonly type: 'spec'; readonly spec: RolloutSpec };
 
 /** What a fleet is asked to do. Each may be asked again and means the same then: `id` tells. */
 export type RolloutAction =

@@ -189,6 +189,16 @@ export const CATALOGUE = {
     hint: 'see its message; has the controller the rights of deploy/rbac?',
     exit: 77,
   },
+  METRICS_UNKNOWN: {
+    summary: 'the source of metrics gave no answer that a rollout can be judged by',
+    hint: 'see its message: address, token, query, and whether the members are scraped; nothing new is begun meanwhile',
+    exit: 8,
+  },
+  STATE_INVALID: {
+    summary: 'an object of the stored state can not be read',
+    hint: 'use the Sluice that wrote it; one that somebody edited has to be deleted',
+    exit: 70,
+  },
   AGENT_AWAY: { summary: 'the agent of this proxy is not connected', hint: 'check the agent', exit: 8 },
   TIMEOUT: { summary: 'not done within the time given', hint: 'wait longer, or see `sluice explain`', exit: 9 },
   INTERNAL: { summary: 'a fault of Sluice itself', hint: 'please report it with the log', exit: 70 },

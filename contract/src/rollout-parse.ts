@@ -47,7 +47,7 @@ export function parseStrategy(value: unknown): RolloutStrategy {
 
 export function parseAnalysis(value: unknown): RolloutAnalysis {
   const given = object(value ?? {}, 'analysis', Object.keys(DEFAULT_ANALYSIS));
-  const limit = (key: Exclude<keyof RolloutAnalysis, 'onFailure'>): number | null => {
+  const limit = (key: Exclude<keyof RolloutAnalysis, 'onFailure' | 'windowMs'>): number | null => {
     const one = given[key];
     if (one === undefined) return DEFAULT_ANALYSIS[key];
     return one === null ? null : whole(one, `analysis.${key}`, Number.MAX_SAFE_INTEGER);
@@ -58,11 +58,18 @@ export function parseAnalysis(value: unknown): RolloutAnalysis {
     maxCutConnections: limit('maxCutConnections'),
     maxFailedRequests: limit('maxFailedRequests'),
     maxP99Ms: limit('maxP99Ms'),
+    windowMs: given.windowMs === undefined ? DEFAULT_ANALYSIS.windowMs : windowOf(given.windowMs),
     onFailure:
       given.onFailure === undefined
         ? DEFAULT_ANALYSIS.onFailure
         : oneOf(given.onFailure, 'analysis.onFailure', ['pause', 'rollback']),
   };
+}
+
+/** Less than a second holds no sample of any source. */
+function windowOf(value: unknown): number {
+  const found = whole(value, 'analysis.windowMs', MAX_PAUSE_MS);
+  return found < 1_000 ? wrong('analysis.windowMs', 'at least 1000', value) : found;
 }
 
 /** A whole number from 0, also as text, or a percentage from 0% to 100%. */

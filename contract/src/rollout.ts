@@ -46,6 +46,8 @@ export interface RolloutAnalysis {
   /** Both of these need a source of metrics. */
   readonly maxFailedRequests: number | null;
   readonly maxP99Ms: number | null;
+  /** A stage that is judged by metrics is over when they are known for so long after its last member began to serve. */
+  readonly windowMs: number;
   readonly onFailure: 'pause' | 'rollback';
 }
 
@@ -102,6 +104,7 @@ export const DEFAULT_ANALYSIS: RolloutAnalysis = {
   maxCutConnections: 0,
   maxFailedRequests: null,
   maxP99Ms: null,
+  windowMs: 60_000,
   onFailure: 'pause',
 };
 
@@ -170,6 +173,9 @@ export interface RolloutMember {
   /** When its order was last given and how often, as long as nothing answers. */
   readonly sentAt?: number;
   readonly attempts?: number;
+  /** When its upgrade was begun, and when the target served: what metrics say of it is judged from then on. */
+  readonly startedAt?: number;
+  readonly servedAt?: number;
 }
 
 export interface RolloutPause {

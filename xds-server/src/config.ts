@@ -1,10 +1,32 @@
 import { DEFAULT_POLICY, type DrainPolicy, parsePolicy, SluiceError } from '@sluice/contract';
 import { z } from 'zod';
+import type { PrometheusOptions } from './rollout/index.ts';
 
 const address = z
   .string()
   .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'expected HOST:PORT')
   .refine((value) => Number(value.slice(value.lastIndexOf(':') + 1)) <= 65_535, 'expected a port up to 65535');
+
+const label = z.string().regex(/^[a-zA-Z_][a-zA-Z0-9_]*$/, 'expected the name of a label');
+const query = z
+  .string()
+  .max(16_384)
+  .refine((value) => /\$members\b/.test(value), 'expected $members, which limits the query to the rollout');
+
+const prometheus = z.strictObject({
+  url: z
+    .url({ protocol: /^https?$/, error: 'expected an http or https URL' })
+    .refine((value) => new URL(value).username === '', 'expected no credentials: use bearerTokenFile'),
+  bearerTokenFile: z.string().min(1).optional(),
+  caFile: z.string().min(1).optional(),
+  /** Labels by which it knows a proxy, or a Pod and its namespace. */
+  labels: z
+    .union([z.strictObject({ proxy: label }), z.strictObject({ pod: label, namespace: label })])
+    .default({ proxy: 'proxy' }),
+  failedRequests: query.optional(),
+  p99Ms: query.optional(),
+  everySeconds: z.number().min(1).max(3_600).default(15),
+});
 
 const schema = z.strictObject({
   /** HTTP API, metrics and the agents' links. Port 0 = any free one. */
@@ -19,6 +41,8 @@ const schema = z.strictObject({
   tokens: z.union([z.string().min(1), z.record(z.string(), z.string().min(1))]).optional(),
   /** Laid over the default drain policy. */
   policy: z.unknown().optional(),
+  /** What judges rollouts besides the agents. */
+  metrics: z.strictObject({ prometheus }).optional(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
@@ -31,6 +55,7 @@ export interface ResolvedConfig {
   readonly state: string;
   readonly tokens: Readonly<Record<string, string>> | undefined;
   readonly policy: DrainPolicy;
+  readonly prometheus: PrometheusOptions | undefined;
   readonly logLevel: string;
 }
 
@@ -41,7 +66,7 @@ export function resolveConfig(config: ControllerConfig): ResolvedConfig {
     const issue = result.error.issues[0];
     throw new SluiceError('CONFIG_INVALID', `${issue?.path.join('.') || 'config'}: ${issue?.message ?? 'wrong'}`);
   }
-  const { apiAddress, xdsAddress, resources, state, tokens, policy, logLevel } = result.data;
+  const { apiAddress, xdsAddress, resources, state, tokens, policy, metrics, logLevel } = result.data;
   const colon = apiAddress.lastIndexOf(':');
   return {
     api: { host: apiAddress.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(apiAddress.slice(colon + 1)) },
@@ -50,6 +75,7 @@ export function resolveConfig(config: ControllerConfig): ResolvedConfig {
     state,
     tokens: typeof tokens === 'string' ? { '*': tokens } : tokens,
     policy: parsePolicy(policy, DEFAULT_POLICY),
+    prometheus: metrics?.prometheus,
     logLevel,
   };
 }

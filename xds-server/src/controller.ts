@@ -14,7 +14,7 @@ import { type AgentLink, LinkServer } from './link/server.ts';
 import { tokenCheck } from './link/tokens.ts';
 import type { Log } from './log.ts';
 import { watchResources } from './resources/index.ts';
-import { PlainFleet, Rollouts, rolloutView } from './rollout/index.ts';
+import { PlainFleet, PrometheusSource, Rollouts, rolloutView } from './rollout/index.ts';
 import type { Store } from './store/store.ts';
 import { CONTROLLER_VERSION } from './version.ts';
 import { createXdsServer, SnapshotCache } from './xds/index.ts';
@@ -67,6 +67,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     store,
     fleet,
     log,
+    ...(config.prometheus !== undefined && { metrics: new PrometheusSource(config.prometheus) }),
     onRollout: (state) => hub.publish({ kind: 'rollout', rollout: rolloutView(state) }),
     onEntry: (entry) => hub.publish({ kind: 'rolloutRecord', entry }),
   });

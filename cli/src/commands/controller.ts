@@ -1,4 +1,5 @@
 import { parsePolicy } from '@sluice/contract';
+import type { ControllerConfig } from '@sluice/xds-server';
 import { Command, Option } from 'commander';
 import { applyConfigFile, configOption } from '../lib/config-file.ts';
 import { readObject, readText } from '../lib/files.ts';
@@ -13,6 +14,7 @@ interface Options {
   readonly tokens?: string | Record<string, string>;
   readonly tokenFile?: string;
   readonly policy?: string | Record<string, unknown>;
+  readonly metrics?: string | Record<string, unknown>;
   readonly logLevel: LogLevel;
 }
 
@@ -32,6 +34,7 @@ export function controllerCommand(plan: Plan): Command {
       new Option('--token-file <file>', 'the token out of a file').env('SLUICE_TOKEN_FILE').conflicts('tokens'),
     )
     .addOption(new Option('--policy <file>', 'drain policy to lay over the default, YAML or JSON').env('SLUICE_POLICY'))
+    .addOption(new Option('--metrics <file>', 'a Prometheus that judges rollouts, YAML or JSON').env('SLUICE_METRICS'))
     .addOption(logOption())
     .addOption(configOption());
   return command.action(() =>
@@ -50,6 +53,8 @@ export function controllerCommand(plan: Plan): Command {
 export async function controllerFields(options: Options) {
   const policy = typeof options.policy === 'string' ? await readObject(options.policy, '--policy') : options.policy;
   parsePolicy(policy);
+  const metrics =
+    typeof options.metrics === 'string' ? await readObject(options.metrics, '--metrics') : options.metrics;
   const tokens = options.tokenFile === undefined ? options.tokens : readText(options.tokenFile, '--token-file').trim();
   return {
     logLevel: options.logLevel,
@@ -59,5 +64,7 @@ export async function controllerFields(options: Options) {
     ...(options.state !== undefined && { state: options.state }),
     ...(tokens !== undefined && { tokens }),
     ...(policy !== undefined && { policy }),
+    // What it is made of is checked by the controller.
+    ...(metrics !== undefined && { metrics: metrics as ControllerConfig['metrics'] }),
   };
 }

@@ -2,13 +2,14 @@ import type { RolloutCounts, RolloutMember, RolloutSpec } from '@sluice/contract
 import type { Measured, RolloutState } from './state.ts';
 
 /** What the agents' words of its members, and a source of metrics if there is one, sum up to. */
-export function countsOf(members: readonly RolloutMember[], measured: Measured = {}): RolloutCounts {
+export function countsOf(members: readonly RolloutMember[], measured?: Measured): RolloutCounts {
   const sum = (of: (member: RolloutMember) => number): number => members.reduce((all, one) => all + of(one), 0);
   return {
     failedUpgrades: sum((one) => one.failures),
     crashes: sum((one) => one.crashes),
     cutConnections: sum((one) => one.cut),
-    ...measured,
+    ...(measured?.failedRequests !== undefined && { failedRequests: measured.failedRequests }),
+    ...(measured?.p99Ms !== undefined && { p99Ms: measured.p99Ms }),
   };
 }
 
@@ -37,4 +38,21 @@ export function judge({ spec, members, measured, baseline }: RolloutState): stri
     if (found !== undefined && limit !== null && found > limit) return `${found} ${what}, at most ${limit} allowed`;
   }
   return undefined;
+}
+
+/**
+ * Why a rollout that metrics are to judge begins nobody now. undefined: it may. One that was not heard is never taken for good news,
+ * nor is one that was heard before the rollout began or went on.
+ */
+export function blindness({ spec, measured, unmeasured }: RolloutState): string | undefined {
+  if (!needsMetrics(spec)) return undefined;
+  if (unmeasured !== undefined) return `nothing is begun without metrics: ${unmeasured}`;
+  return measured === undefined ? 'waits for the first word of the source of metrics' : undefined;
+}
+
+/** Until when a stage has to be watched before it counts as good, by a word of the source of metrics that is no older. */
+export function watchedUntil({ spec, members, judgedFrom = 0 }: RolloutState): number {
+  if (!needsMetrics(spec)) return 0;
+  const last = members.reduce((latest, one) => Math.max(latest, one.servedAt ?? 0), 0);
+  return last === 0 ? 0 : Math.max(last, judgedFrom) + spec.analysis.windowMs;
 }

@@ -125,7 +125,9 @@ describe('Rollouts', () => {
         .controller()
         .create(spec({ maxP99Ms: 50 })),
     ).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
-    const { controller, when } = rig(2, { metrics: { everyMs: 60_000, measure: async () => ({ p99Ms: 80 }) } });
+    const { controller, when } = rig(2, {
+      metrics: { everyMs: 60_000, measure: async (_, at) => ({ at, p99Ms: 80 }) },
+    });
     const paused = when((state) => state.phase === 'Paused');
     await controller().create(spec({ maxP99Ms: 50 }));
     expect((await paused).pause?.reason).toContain('80 ms');

@@ -29,10 +29,13 @@ interface Live {
   due: boolean;
   timer?: NodeJS.Timeout;
   measureAt: number;
+  /** How often in a row the source of metrics gave nothing to judge by. */
+  unheard: number;
 }
 
 const MAX_TIMER_MS = 2_147_483_647;
-const MEASURE_MS = 10_000;
+const MEASURE_MS = 20_000;
+const MEASURE_AGAIN_MAX_MS = 60_000;
 const RETRY_MS = 5_000;
 
 /** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
@@ -193,7 +196,9 @@ export class Rollouts {
     clearTimeout(one.timer);
     const { metrics } = this.#options;
     if (this.#stop.signal.aborted || isRolloutOver(one.state.phase)) return;
-    const measured = metrics !== undefined && needsMetrics(one.state.spec);
+    const { phase, spec } = one.state;
+    const judged = phase === 'Progressing' || phase === 'Paused';
+    const measured = metrics !== undefined && needsMetrics(spec) && judged;
     const at = Math.min(wakeAt ?? Number.POSITIVE_INFINITY, measured ? one.measureAt : Number.POSITIVE_INFINITY);
     if (!Number.isFinite(at)) return;
     const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
@@ -206,14 +211,20 @@ export class Rollouts {
   async #measure(one: Live): Promise<void> {
     const { metrics, log } = this.#options;
     if (metrics === undefined) return;
-    one.measureAt = this.#now() + metrics.everyMs;
+    const at = this.#now();
+    one.measureAt = at + metrics.everyMs;
     const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(MEASURE_MS)]);
     try {
-      const measured = await metrics.measure(one.state.spec, one.state.createdAt, signal);
+      const measured = await metrics.measure(one.state, at, signal);
+      one.unheard = 0;
       this.#soon(one.state.id, { type: 'measured', measured });
     } catch (thrown) {
-      log.warn({ rollout: one.state.id, err: toSluiceError(thrown) }, 'the source of metrics did not answer');
-      this.#soon(one.state.id, { type: 'tick' });
+      if (this.#stop.signal.aborted) return;
+      const error = toSluiceError(thrown);
+      const wait = Math.max(metrics.everyMs, Math.min(MEASURE_AGAIN_MAX_MS, metrics.everyMs * 2 ** one.unheard++));
+      one.measureAt = this.#now() + wait;
+      log.warn({ rollout: one.state.id, err: error, waitMs: wait }, 'the source of metrics gave nothing to judge by');
+      this.#soon(one.state.id, { type: 'unmeasured', reason: error.message });
     }
   }
 
@@ -234,5 +245,5 @@ function lookMs(members: number): number {
 }
 
 function live(state: RolloutState, version: string, seq: number): Live {
-  return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0 };
+  return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0, unheard: 0 };
 }

@@ -1,4 +1,3 @@
-import type { RolloutSpec } from '@sluice/contract';
 import type { Measured, Observed, RolloutAction, RolloutState } from './state.ts';
 
 /**
@@ -17,5 +16,9 @@ export interface Fleet {
 /** What the agents can not know, such as a Prometheus. Asked each `everyMs` while a rollout progresses. */
 export interface MetricsSource {
   readonly everyMs: number;
-  measure(spec: RolloutSpec, since: number, signal: AbortSignal): Promise<Measured>;
+  /**
+   * What became of the members that were begun, each since then; before the first one is begun, whether the members are known
+   * at all. Throws METRICS_UNKNOWN for an answer that nothing can be judged by: then nothing new is begun.
+   */
+  measure(state: RolloutState, now: number, signal: AbortSignal): Promise<Measured>;
 }

@@ -54,12 +54,16 @@ function upgraded(turn: Turn, { name, state, cut, failures }: RolloutMember, ste
   switch (step.state) {
     case 'serving':
       if (state === 'starting') {
-        turn.member(name, { state: 'draining' });
+        turn.member(name, { state: 'draining', servedAt: turn.now });
         turn.note('serving', `${name} serves ${turn.state.spec.target.to}`, name);
       }
       return;
     case 'done':
-      turn.member(name, { state: 'upgraded', cut: cut + step.cut });
+      turn.member(name, {
+        state: 'upgraded',
+        cut: cut + step.cut,
+        ...(state === 'starting' && { servedAt: turn.now }),
+      });
       turn.note('upgraded', `${name}: ${step.reason}`, name);
       return;
     case 'failed':

@@ -157,9 +157,9 @@ describe('a rollout', () => {
   it('crashes, cut connections and metrics are judged too', () => {
     const run = new Run(2, spec({}, { maxP99Ms: 100 }));
     run.step();
-    run.step({ type: 'measured', measured: { p99Ms: 90 } });
+    run.step({ type: 'measured', measured: { at: run.now, p99Ms: 90 } });
     expect(run.state.phase).toBe('Progressing');
-    run.step({ type: 'measured', measured: { p99Ms: 101 } });
+    run.step({ type: 'measured', measured: { at: run.now, p99Ms: 101 } });
     expect(run.state.reason).toContain('101 ms');
     const crash = new Run(2, spec());
     crash.step();

@@ -1,8 +1,8 @@
 import { isRolloutOver, type RolloutMember } from '@sluice/contract';
-import { judge } from './analysis.ts';
+import { blindness, judge, watchedUntil } from './analysis.ts';
 import { hasNamedCanary, inCanary, maxUnavailableOf, partitionOf, stageGoals } from './numbers.ts';
 import { observe } from './observe.ts';
-import type { Observed, RolloutEvent, RolloutPlan, RolloutState } from './state.ts';
+import type { Measured, Observed, RolloutEvent, RolloutPlan, RolloutState } from './state.ts';
 import { Turn } from './turn.ts';
 import { nextStage, pause, renew, rollBack, verb } from './verbs.ts';
 
@@ -43,7 +43,13 @@ export function plan(
       crashed(turn, event.member);
       break;
     case 'measured':
-      turn.set({ measured: event.measured });
+      measured(turn, event.measured);
+      break;
+    case 'unmeasured':
+      if (turn.state.unmeasured !== event.reason) {
+        turn.set({ unmeasured: event.reason });
+        turn.note('unmeasured', event.reason);
+      }
       break;
     case 'spec':
       turn.set({ spec: { ...event.spec, target: state.spec.target } });
@@ -72,6 +78,14 @@ function crashed(turn: Turn, name: string): void {
   if (member === undefined) return;
   turn.member(name, { crashes: member.crashes + 1 });
   turn.note('crashed', `${name}: its new Envoy crashed`, name);
+}
+
+function measured(turn: Turn, word: Measured): void {
+  // Asked before somebody forgave what it tells of.
+  if (word.at < (turn.state.judgedFrom ?? 0)) return;
+  const { unmeasured, ...rest } = turn.state;
+  turn.state = { ...rest, measured: word };
+  if (unmeasured !== undefined) turn.note('measured', 'the source of metrics is heard again');
 }
 
 /** A limit that is passed ends new starts at once; who paused by hand is not overruled. */
@@ -119,10 +133,18 @@ function progress(turn: Turn): void {
     const touchedAll = turn.state.members.filter((one) => one.state !== 'waiting').length;
     const total = members.length;
     const left = Math.min(goal - touched, total - partitionOf(spec.strategy, total) - touchedAll);
-    if (left > 0) begin(turn, Math.min(left, maxUnavailableOf(spec.strategy, total) - unavailable(turn)), eligible);
+    const blind = blindness(turn.state);
+    if (left > 0 && blind === undefined)
+      begin(turn, Math.min(left, maxUnavailableOf(spec.strategy, total) - unavailable(turn)), eligible);
     const inStage = turn.state.members.filter((one) => busy(turn, one)).length;
     if (left > 0 || inStage > 0) {
-      turn.set({ reason: told(turn, goals, left) });
+      turn.set({ reason: [told(turn, goals, left), ...(blind === undefined ? [] : [blind])].join('; ') });
+      return;
+    }
+    const until = watchedUntil(turn.state);
+    if ((turn.state.measured?.at ?? 0) < until) {
+      const watched = `its members are watched for ${spec.analysis.windowMs / 1_000} s`;
+      turn.set({ reason: `stage ${stage + 1} of ${goals.length}; ${blind ?? watched}` });
       return;
     }
     if (last) {
@@ -184,7 +206,7 @@ function begin(turn: Turn, slots: number, eligible: (member: RolloutMember) => b
     const id = turn.newId();
     const { serving } = turn.fleet.get(name) as Observed;
     const from = serving === undefined ? {} : { from: serving };
-    turn.member(name, { state: 'starting', stage, upgradeId: id, reason: 'ordered', ...from });
+    turn.member(name, { state: 'starting', stage, upgradeId: id, reason: 'ordered', startedAt: turn.now, ...from });
     renewOne(turn, name);
     turn.note('started', `${name} is upgraded to ${turn.state.spec.target.to} (stage ${stage + 1})`, name);
     turn.order({ type: 'start', member: name, id });

@@ -24,6 +24,10 @@ export interface RolloutState {
   readonly baseline: RolloutCounts;
   /** Last word of a source of metrics. */
   readonly measured?: Measured;
+  /** Why the source of metrics could not be heard when it was asked last. */
+  readonly unmeasured?: string;
+  /** Of the last resume: what metrics say of the time before is forgiven. */
+  readonly judgedFrom?: number;
   /** Orders given so far; makes their ids, so that an order that is given twice is one. */
   readonly ordered: number;
   readonly rollbackBy?: string;
@@ -31,8 +35,10 @@ export interface RolloutState {
   readonly left?: number;
 }
 
-/** What only a source of metrics knows; `failedRequests` counts from the rollout's start. */
+/** What only a source of metrics knows; `failedRequests` are those of members since each was begun, or since the last resume. */
 export interface Measured {
+  /** When it was asked. */
+  readonly at: number;
   readonly failedRequests?: number;
   readonly p99Ms?: number;
 }
@@ -70,6 +76,8 @@ export type RolloutEvent =
   /** A new epoch of this rollout crashed. */
   | { readonly type: 'crashed'; readonly member: string }
   | { readonly type: 'measured'; readonly measured: Measured }
+  /** The source of metrics was asked and gave nothing to judge by. */
+  | { readonly type: 'unmeasured'; readonly reason: string }
   /** It is wanted otherwise from now on; the target stays. One that is Done goes on where that leaves something to do. */
   | { readonly type: 'spec'; readonly spec: RolloutSpec };
 

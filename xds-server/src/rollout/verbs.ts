@@ -59,7 +59,7 @@ export function pause(turn: Turn, how: { by: 'user' | 'analysis' | 'stage'; reas
 
 /** What went wrong so far is forgiven: failed members get another turn, and only what comes from now on is judged. */
 function resume(turn: Turn, by: string): void {
-  const { pause: paused, members, measured } = turn.state;
+  const { pause: paused, members } = turn.state;
   if (paused === undefined) return;
   if (paused.by === 'stage') {
     nextStage(turn, `resumed by ${by}`);
@@ -67,8 +67,9 @@ function resume(turn: Turn, by: string): void {
   }
   for (const one of members)
     if (one.state === 'failed') turn.member(one.name, { state: 'waiting', reason: 'once more' });
-  turn.set({ baseline: countsOf(members, measured) });
+  turn.set({ baseline: countsOf(members), judgedFrom: turn.now });
   unpause(turn);
+  unmeasure(turn);
   turn.phase('Progressing', `resumed by ${by}`);
 }
 
@@ -92,6 +93,12 @@ export function renew(turn: Turn, ...states: readonly string[]): void {
   for (const one of turn.state.members) {
     if (states.includes(one.state)) turn.member(one.name, { attempts: 0, sentAt: 0 });
   }
+}
+
+/** What was measured is of before. */
+function unmeasure(turn: Turn): void {
+  const { measured: _, unmeasured: __, ...rest } = turn.state;
+  turn.state = rest;
 }
 
 function unpause(turn: Turn): void {

@@ -84,8 +84,15 @@ it.each([
   ['a version', { target: { version: '1.40.0' } }],
   ['a named policy', { policy: { name: 'gentle' } }],
   ['expressions', { selector: { matchExpressions: [{ key: 'app', operator: 'In', values: ['shop'] }] } }],
-  ['a strategy', { strategy: { partition: '50%', maxUnavailable: 2, batches: [1, '10%', '50%'], pauseSeconds: 60 } }],
-  ['an analysis', { analysis: { maxFailedRequests: 0, maxP99Ms: 250, prometheus: 'http://prometheus:9090' } }],
+  [
+    'a strategy',
+    { strategy: { partition: '50%', maxUnavailable: 2, canary: 1, batches: ['10%', '50%'], pauseSeconds: 60 } },
+  ],
+  [
+    'a named canary',
+    { strategy: { canaryPods: ['web-*'], topologyKey: 'topology.kubernetes.io/zone', until: 'Reset' } },
+  ],
+  ['an analysis', { analysis: { maxFailedRequests: 0, maxP99Ms: 250, windowSeconds: 30 } }],
   ['OpenKruise', { provider: 'OpenKruise', emptyImage: undefined, sidecarSet: 'proxy' }],
 ])('a HotUpgrade with %s is taken', async (_, more) => {
   await tried(UPGRADES, { ...GOOD_SPEC, ...more });
@@ -125,6 +132,7 @@ it.each([
     { strategy: { maxUnavailable: '0%' } },
     'spec.strategy.maxUnavailable in body should match',
   ],
+  ['two canaries', { strategy: { canary: 1, canaryPods: ['a'] } }, 'at most one of canary and canaryPods is given'],
   ['an empty batch', { strategy: { batches: [1, 0] } }, 'should be greater than or equal to 1'],
   ['an analysis of nothing', { analysis: { windowSeconds: 5 } }, 'an analysis has at least one limit'],
   ['no Empty image', { emptyImage: undefined }, 'emptyImage belongs to provider InPlace'],

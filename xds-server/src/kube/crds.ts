@@ -77,31 +77,55 @@ const selector = object(
 
 const strategy = object(
   {
-    partition: amount(false, { default: 0 }),
+    partition: amount(false, { default: 0, description: 'So many Pods keep the image that they have.' }),
     maxUnavailable: amount(true, { default: 1 }),
+    canary: amount(false, { description: 'The first stage; 1 without.' }),
+    canaryPods: list(text(253), 100, {
+      minItems: 1,
+      'x-kubernetes-list-type': 'atomic',
+      description: 'The first stage, by names or patterns with *.',
+    }),
     batches: list(amount(true), 64, {
       'x-kubernetes-list-type': 'atomic',
-      description: 'Sizes of the first batches, the canary first; the last one repeats until all Pods are done.',
+      description: 'Stages after the canary, each as the sum of all so far; the last one is all. Without: one stage.',
     }),
-    pauseSeconds: whole(0, MAX_S, { default: 0, description: 'Between two batches.' }),
+    pauseSeconds: whole(0, MAX_S, { default: 0, description: 'Between two stages.' }),
+    promotion: choice(['Auto', 'Manual'], { default: 'Auto', description: 'Manual: each stage waits to be promoted.' }),
+    topologyKey: text(317, { description: 'Label of the Pods whose values get their turns evenly.' }),
+    until: choice(['Serving', 'Reset'], {
+      default: 'Serving',
+      description: 'A Pod counts as unavailable until the target serves, or until its old epochs have ended.',
+    }),
     paused: { ...flag, default: false, description: 'No further Pod is begun.' },
   },
-  { default: {} },
+  {
+    default: {},
+    ...rules({
+      rule: '!has(self.canary) || !has(self.canaryPods)',
+      message: 'at most one of canary and canaryPods is given',
+    }),
+  },
 );
 
+const count = whole(0, Number.MAX_SAFE_INTEGER);
+
+const LIMITS = ['maxFailedUpgrades', 'maxFailedRequests', 'maxCutConnections', 'maxCrashes', 'maxP99Ms'];
 const analysis = object(
   {
-    windowSeconds: whole(1, 86_400, { default: 60, description: 'Looked at after each batch.' }),
-    maxFailedRequests: whole(0, Number.MAX_SAFE_INTEGER),
-    maxCutConnections: whole(0, Number.MAX_SAFE_INTEGER),
-    maxCrashes: whole(0, Number.MAX_SAFE_INTEGER),
+    windowSeconds: whole(1, 86_400, {
+      default: 60,
+      description: "So long a stage is watched by the controller's source of metrics, after its last Pod serves.",
+    }),
+    maxFailedUpgrades: count,
+    maxFailedRequests: count,
+    maxCutConnections: count,
+    maxCrashes: count,
     maxP99Ms: whole(1, 3_600_000),
-    prometheus: text(2048, { pattern: '^https?://', description: 'Base URL; the agents alone are asked without it.' }),
     onFailure: choice(['Pause', 'Rollback'], { default: 'Rollback' }),
   },
   {
     ...rules({
-      rule: 'has(self.maxFailedRequests) || has(self.maxCutConnections) || has(self.maxCrashes) || has(self.maxP99Ms)',
+      rule: LIMITS.map((name) => `has(self.${name})`).join(' || '),
       message: 'an analysis has at least one limit',
     }),
   },
@@ -160,21 +184,33 @@ const hotUpgradeSpec = object(
   },
 );
 
-const count = whole(0, Number.MAX_SAFE_INTEGER);
-
 const hotUpgradeStatus = object(
   {
     observedGeneration: count,
     fence: fenceSchema,
     conditions: conditionsSchema,
-    phase: choice(['Pending', 'Progressing', 'Paused', 'RollingBack', 'RolledBack', 'Failed', 'Done']),
+    phase: choice([
+      'Pending',
+      'Progressing',
+      'Paused',
+      'RollingBack',
+      'RolledBack',
+      'Aborting',
+      'Aborted',
+      'Failed',
+      'Done',
+    ]),
     reason: { type: 'string', maxLength: 1024 },
+    rollout: { type: 'string', maxLength: 253, description: 'Id of its rollout, for `sluice rollout`.' },
     image: { type: 'string', maxLength: 1024, description: 'The target, resolved.' },
-    batch: count,
-    total: count,
-    updated: count,
-    draining: count,
-    ready: count,
+    stage: { ...count, description: 'The stage under way, from 1.' },
+    stages: count,
+    total: { ...count, description: 'Pods that have a part in it.' },
+    updated: { ...count, description: 'Pods that the target serves.' },
+    draining: { ...count, description: 'Of those, the ones whose old epochs have connections yet.' },
+    ready: { ...count, description: 'Pods that are Ready and whose agents say that they serve.' },
+    failed: count,
+    deleted: { ...count, description: 'Pods that were deleted in the middle of their upgrade.' },
     refused: list(
       object(
         { pod: text(253), reason: text(128), message: { type: 'string', maxLength: 1024 } },
@@ -251,6 +287,7 @@ export const CRDS: Readonly<Record<string, Schema>> = {
       { name: 'Updated', type: 'integer', jsonPath: '.status.updated', description: 'Pods that the target serves' },
       { name: 'Total', type: 'integer', jsonPath: '.status.total' },
       { name: 'Draining', type: 'integer', jsonPath: '.status.draining' },
+      { name: 'Failed', type: 'integer', jsonPath: '.status.failed', priority: 1 },
       { name: 'Reason', type: 'string', jsonPath: '.status.reason', priority: 1 },
     ],
   ),

@@ -5,7 +5,7 @@ import { type ResourceKind, typeOfUrl } from '../resources/types.ts';
 import { type AckEvent, type AckState, Acks, type NackEvent } from './acks.ts';
 import { Bodies } from './bodies.ts';
 import type { XdsNode } from './node.ts';
-import { SERVICES, type StreamHandler, serviceOf } from './services.ts';
+import { SERVICES, type StreamHandler, serviceOf, type XdsCall } from './services.ts';
 import type { Mode } from './session.ts';
 import type { Snapshot } from './snapshot.ts';
 import { XdsStream } from './stream.ts';
@@ -20,6 +20,8 @@ export interface XdsServerOptions {
   readonly log: XdsLog;
   /** undefined: this proxy is not known (yet); its streams stay open and get what push() or refresh() brings. */
   snapshotFor(node: XdsNode): Snapshot | undefined;
+  /** Takes a call over, with its first request, where its node is another controller's; false: it is served here. */
+  passOn?(call: XdsCall, first: Buffer, node: XdsNode): boolean;
   /** Plain text when absent. */
   readonly credentials?: ServerCredentials;
   /** Ping an idle connection this often, milliseconds. */
@@ -43,6 +45,8 @@ export interface XdsServer {
   refresh(proxy?: string, epoch?: number): void;
   /** Gives this snapshot to the connected streams of a proxy (of one epoch when given). */
   push(proxy: string, epoch: number | undefined, snapshot: Snapshot): void;
+  /** Ends the streams of these nodes: their Envoys come again, each with its own back-off. */
+  end(which: (node: XdsNode) => boolean): void;
   /** What this epoch said last of a type (URL or kind); undefined: not connected, or nothing said yet. */
   acked(proxy: string, epoch: number, type: string): AckState | undefined;
   /** The connected nodes, one for each (proxy, epoch). */
@@ -112,6 +116,7 @@ export function createXdsServer(options: XdsServerOptions): XdsServer {
         bodies,
         orderTimeoutMs: options.orderTimeoutMs ?? ORDER_TIMEOUT_MS,
         snapshotFor,
+        passOn: (relayed, first, node) => options.passOn?.(relayed, first, node) ?? false,
         onNode,
         onClose,
         onUnknownType: ({ node }, typeUrl) => log.warn({ proxy: node?.id, typeUrl }, 'asked for a type not served'),
@@ -171,6 +176,9 @@ export function createXdsServer(options: XdsServerOptions): XdsServer {
       }),
     refresh: (proxy, epoch) => schedule(matching(proxy, epoch), (stream) => stream.push(snapshotFor(stream.node!))),
     push: (proxy, epoch, snapshot) => schedule(matching(proxy, epoch), (stream) => stream.push(snapshot)),
+    end: (which) => {
+      for (const stream of [...streams]) if (stream.node !== undefined && which(stream.node)) stream.end();
+    },
     acked: (proxy, epoch, type) =>
       acks.get(proxy, epoch, typeOfUrl(type)?.kind ?? (type.toLowerCase() as ResourceKind)),
     nodes: () => [...perEpoch.values()].flatMap((set) => [...set].slice(0, 1)).map((stream) => stream.node!),

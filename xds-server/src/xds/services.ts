@@ -1,11 +1,18 @@
-import type { handleBidiStreamingCall, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type {
+  handleBidiStreamingCall,
+  ServerDuplexStream,
+  ServiceDefinition,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js';
 import { decodeMessage } from '../resources/encode.ts';
 import type { ResourceKind } from '../resources/types.ts';
 import type { Mode } from './session.ts';
 
 /** What the two request messages have in common once decoded; field names as in the .proto files. */
 export type ProtoRequest = Record<string, unknown>;
-export type StreamHandler = handleBidiStreamingCall<ProtoRequest, Buffer>;
+/** Bytes both ways: a stream that is another controller's is passed on as it is. */
+export type XdsCall = ServerDuplexStream<Buffer, Buffer>;
+export type StreamHandler = handleBidiStreamingCall<Buffer, Buffer>;
 
 interface ServiceSpec {
   readonly service: string;
@@ -39,22 +46,27 @@ const REQUEST: Readonly<Record<Mode, string>> = {
   delta: 'envoy.service.discovery.v3.DeltaDiscoveryRequest',
 };
 
-/** Definition and handlers of one service for @grpc/grpc-js. Responses are bytes already: see wire.ts. */
+/** Throws for bytes that are no such message. */
+export function decodeRequest(mode: Mode, bytes: Buffer): ProtoRequest {
+  return decodeMessage(REQUEST[mode], bytes);
+}
+
+/** Definition and handlers of one service for @grpc/grpc-js. Messages are bytes both ways: see stream.ts and wire.ts. */
 export function serviceOf(
   spec: ServiceSpec,
   handler: (mode: Mode, kind: ResourceKind | undefined) => StreamHandler,
 ): [ServiceDefinition, UntypedServiceImplementation] {
-  const method = (name: string, mode: Mode) => ({
+  const method = (name: string) => ({
     path: `/${spec.service}/${name}`,
     requestStream: true,
     responseStream: true,
     requestSerialize: (bytes: Buffer) => bytes,
-    requestDeserialize: (bytes: Buffer) => decodeMessage(REQUEST[mode], bytes),
+    requestDeserialize: (bytes: Buffer) => bytes,
     responseSerialize: (bytes: Buffer) => bytes,
     responseDeserialize: (bytes: Buffer) => bytes,
   });
   return [
-    { [spec.stream]: method(spec.stream, 'sotw'), [spec.delta]: method(spec.delta, 'delta') } as ServiceDefinition,
+    { [spec.stream]: method(spec.stream), [spec.delta]: method(spec.delta) } as ServiceDefinition,
     { [spec.stream]: handler('sotw', spec.kind), [spec.delta]: handler('delta', spec.kind) },
   ];
 }

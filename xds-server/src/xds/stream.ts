@@ -1,13 +1,14 @@
-import { type ServerDuplexStream, status } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { type ResourceKind, typeOfKind, typeOfUrl } from '../resources/types.ts';
 import type { Bodies } from './bodies.ts';
 import { type ProtoNode, toNode, type XdsNode } from './node.ts';
-import type { ProtoRequest } from './services.ts';
+import { decodeRequest, type ProtoRequest, type XdsCall } from './services.ts';
 import { type Mode, type Outgoing, Session } from './session.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { Request, Settled } from './subscription.ts';
 import { withNonce } from './wire.ts';
 
+const ENDS = ['error', 'cancelled', 'close'];
 /** Names that one stream may ask for. */
 const MAX_NAMES = 200_000;
 
@@ -19,6 +20,8 @@ export interface StreamOptions {
   /** How long an unsettled response holds back what must come after it, milliseconds. */
   readonly orderTimeoutMs: number;
   snapshotFor(node: XdsNode): Snapshot | undefined;
+  /** Takes the whole call, with its first request, where the node is another controller's; false: it is served here. */
+  passOn(call: XdsCall, first: Buffer, node: XdsNode): boolean;
   onNode(stream: XdsStream, node: XdsNode): void;
   onSettled(stream: XdsStream, kind: ResourceKind, version: string, settled: Settled): void;
   onUnknownType(stream: XdsStream, typeUrl: string): void;
@@ -27,7 +30,7 @@ export interface StreamOptions {
 
 /** One stream: gRPC on one side, a Session on the other. */
 export class XdsStream {
-  readonly #call: ServerDuplexStream<ProtoRequest, Buffer>;
+  readonly #call: XdsCall;
   readonly #options: StreamOptions;
   readonly #session: Session;
   readonly #versions = new Map<ResourceKind, string>();
@@ -36,14 +39,18 @@ export class XdsStream {
   #node: XdsNode | undefined;
   #closed = false;
 
-  constructor(call: ServerDuplexStream<ProtoRequest, Buffer>, options: StreamOptions) {
+  constructor(call: XdsCall, options: StreamOptions) {
     this.#call = call;
     this.#options = options;
     this.#session = new Session(options.mode);
-    call.on('data', (request: ProtoRequest) => this.#receive(request));
-    call.on('end', () => this.end());
-    for (const event of ['error', 'cancelled', 'close']) call.on(event, () => this.#close());
+    call.on('data', this.#onData);
+    call.on('end', this.#onEnd);
+    for (const event of ENDS) call.on(event, this.#onClose);
   }
+
+  readonly #onData = (bytes: Buffer): void => this.#receive(bytes);
+  readonly #onEnd = (): void => this.end();
+  readonly #onClose = (): void => this.#close();
 
   get node(): XdsNode | undefined {
     return this.#node;
@@ -77,15 +84,24 @@ export class XdsStream {
     this.#options.onClose(this);
   }
 
-  #receive(request: ProtoRequest): void {
+  #receive(bytes: Buffer): void {
     if (this.#closed) return;
+    let request: ProtoRequest;
+    try {
+      request = decodeRequest(this.#options.mode, bytes);
+    } catch (error) {
+      this.#fail(status.INVALID_ARGUMENT, `expected a discovery request: ${(error as Error).message}`);
+      return;
+    }
     if (this.#node === undefined) {
       // Only the first request of a stream has to name the node.
-      this.#node = toNode(request.node as ProtoNode | null | undefined);
-      if (this.#node === undefined) {
+      const node = toNode(request.node as ProtoNode | null | undefined);
+      if (node === undefined) {
         this.#fail(status.INVALID_ARGUMENT, 'expected node.id in the first request, found none');
         return;
       }
+      if (this.#passedOn(bytes, node)) return;
+      this.#node = node;
       this.#options.onNode(this, this.#node);
       this.#session.setSnapshot(this.#options.snapshotFor(this.#node));
     }
@@ -98,6 +114,22 @@ export class XdsStream {
     }
     if (settled !== undefined) this.#options.onSettled(this, kind, this.#versions.get(kind) ?? '', settled);
     this.#flush();
+  }
+
+  /** Whoever takes the call hears of its end from then on; this is no stream of ours any more. */
+  #passedOn(first: Buffer, node: XdsNode): boolean {
+    const call = this.#call;
+    call.pause();
+    call.off('data', this.#onData).off('end', this.#onEnd);
+    for (const event of ENDS) call.off(event, this.#onClose);
+    if (this.#options.passOn(call, first, node)) {
+      this.#close();
+      return true;
+    }
+    call.on('data', this.#onData).on('end', this.#onEnd);
+    for (const event of ENDS) call.on(event, this.#onClose);
+    call.resume();
+    return false;
   }
 
   /** undefined: a kind that is not served; the client is left to its own timer, once told in the log. */

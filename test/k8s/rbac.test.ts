@@ -158,6 +158,7 @@ it('and for no others', async () => {
     'hotupgrades drainpolicies get list watch',
     'hotupgrades/status drainpolicies/status patch',
     'pods get list patch watch',
+    'sidecarsets get list patch watch',
   ];
   expect(await rules('default')).toEqual(everywhere);
   expect(await rules(SYSTEM)).toEqual([...everywhere, 'leases (sluice-controller) get update', 'leases create'].sort());

@@ -12,6 +12,10 @@ export class InPlaceProvider implements Provider {
     this.#client = client;
   }
 
+  decide(pod: V1Pod, wish: Wish, agents: AgentWords): PodStep {
+    return decidePod(pod, wish, agents);
+  }
+
   async step(pod: V1Pod, wish: Wish, agents: AgentWords, { begin, undo, signal }: StepOptions): Promise<PodStep> {
     let step = decidePod(pod, wish, agents);
     if (step.type === 'upgrade' && !begin) return { type: 'wait', started: false, why: 'its turn has not come' };

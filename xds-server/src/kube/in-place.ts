@@ -13,12 +13,12 @@
  * Nothing is remembered: all of it is read from the Pod and its agents, so that a new leader decides the same. OpenKruise resets
  * as soon as the new container is ready; here the agent's verdict alone permits it.
  */
-import type { V1Container, V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
+import type { V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
 import type { EpochStatus } from '@sluice/contract';
+import { foreignProxy } from './foreign.ts';
+import { workingContainer } from './kruise-pod.ts';
 import type { AgentWords, ImageChange, PodStep, RefusedReason, Slot, Wish } from './provider.ts';
 
-/** Names that other injectors give their proxies. */
-const FOREIGN = ['istio-proxy', 'linkerd-proxy', 'kuma-sidecar', 'consul-dataplane', 'osm-proxy', 'envoy-sidecar'];
 /** The kubelet tries these again and again, but by itself none of them gets well: a wrong image, a bootstrap that is refused. */
 const STUCK = [
   'CrashLoopBackOff',
@@ -44,6 +44,13 @@ interface Side {
 }
 
 export function decidePod(pod: V1Pod, wish: Wish, agents: AgentWords): PodStep {
+  if (workingContainer(pod, wish.container) === undefined) return decidePair(pod, wish, agents);
+  const why = `OpenKruise has the pair ${wish.container}: it would make the new container Empty again`;
+  return refuse('OwnedByKruise', why);
+}
+
+/** The same of any pair, whoever changes its images. */
+export function decidePair(pod: V1Pod, wish: Wish, agents: AgentWords): PodStep {
   if (pod.metadata?.deletionTimestamp !== undefined || /^(Succeeded|Failed)$/.test(pod.status?.phase ?? '')) {
     return { type: 'gone' };
   }
@@ -53,9 +60,9 @@ export function decidePod(pod: V1Pod, wish: Wish, agents: AgentWords): PodStep {
     const missing = `${wish.container}-${one === undefined ? 1 : 2}`;
     return refuse('NoSuchContainers', `the Pod has no container ${missing}`);
   }
-  const foreign = foreignProxy(pod, wish);
+  const foreign = foreignProxy(pod, [one.name, two.name]);
   if (foreign !== undefined) {
-    return refuse('ForeignProxy', `another injector gave the Pod a proxy already: container ${foreign}`);
+    return refuse('ForeignProxy', `another injector gave the Pod a proxy already: ${foreign}`);
   }
   if (one.empty && two.empty) return refuse('NothingServes', 'both containers are Empty');
   if (one.empty) return decideAtRest(two, one, wish);
@@ -150,11 +157,6 @@ function sideOf(pod: V1Pod, wish: Wish, slot: Slot, agents: AgentWords): Side | 
     status: statuses?.find(named),
     epochs: agents[slot]?.epochs,
   };
-}
-
-function foreignProxy(pod: V1Pod, { container }: Wish): string | undefined {
-  const all: readonly V1Container[] = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])];
-  return all.find(({ name }) => FOREIGN.includes(name) && name !== `${container}-1` && name !== `${container}-2`)?.name;
 }
 
 /** The kubelet runs what the Pod says: not the image of before the last change. */

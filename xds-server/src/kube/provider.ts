@@ -99,6 +99,8 @@ export interface Provider {
    * and once with `kept` when the rollout has ended. Again with the same wish is nothing. Rejects with KubeError; Conflict = again.
    */
   prepare?(wish: FleetWish, signal?: AbortSignal): Promise<Prepared>;
+  /** The next step as `step` would decide it; nothing is done. */
+  decide(pod: V1Pod, wish: Wish, agents: AgentWords): PodStep;
   /** Decides and does the next thing. Rejects with KubeError; Conflict = the Pod changed meanwhile, step again on the new one. */
   step(pod: V1Pod, wish: Wish, agents: AgentWords, options: StepOptions): Promise<PodStep>;
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import {
+  askPeerLoad,
   createPeerServer,
   findPeer,
   PEER_PROTOCOL,
@@ -33,7 +34,9 @@ const handlers = {
   step: async (step: Step, message: Served) => {
     served.push({ step, ...message });
   },
+  load: async () => reading,
 };
+const reading = { at: 7, concurrency: 2, refused: 0, opened: 5, openedTls: 1, handshakes: 1, failed: 0 };
 const closing: (() => Promise<void>)[] = [];
 let shared: string;
 beforeEach(() => {
@@ -104,4 +107,13 @@ test('an epoch number is given out once', () => {
   expect(lastReserved(shared)).toBe(-1);
   const numbers = [reserveEpoch(shared, 0), reserveEpoch(shared, 0), reserveEpoch(shared, 7), reserveEpoch(shared, 2)];
   expect(numbers).toEqual([0, 1, 7, 8]);
+});
+
+test('tells what its serving epoch has borne; one that does not know the question tells nothing', async () => {
+  await open('1');
+  expect(await askPeerLoad(shared, '1')).toEqual(reading);
+  await liar('2', 200, '{}');
+  expect(await askPeerLoad(shared, '2')).toBeUndefined();
+  await liar('3', 400, '{"code":"SLUICE_INPUT_INVALID"}');
+  await expect(askPeerLoad(shared, '3')).rejects.toMatchObject({ code: 'INPUT_INVALID' });
 });

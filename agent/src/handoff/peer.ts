@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { CATALOGUE, type ErrorCode, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
+import { COUNTER_KEYS, type Reading } from '../pacing/load.ts';
 import type { Surroundings } from '../preflight/shared.ts';
 import { closeServer, SERVER_TIMEOUTS } from '../status/http.ts';
 import { listenOnSocket, removeSocket } from '../status/unix-listen.ts';
@@ -58,6 +59,8 @@ export interface Served {
 export interface PeerHandlers {
   state(): PeerState;
   step(step: Step, message: Served): Promise<void>;
+  /** What the epoch that serves here has borne so far; undefined: none serves. */
+  load(): Promise<Reading | undefined>;
 }
 
 export function peerSocket(shared: string, slot: string): string {
@@ -75,6 +78,7 @@ export async function createPeerServer(
   const server = createServer(SERVER_TIMEOUTS, (call, response) => {
     const answer = async (): Promise<unknown> => {
       if (call.method === 'GET' && call.url === '/v1/peer') return handlers.state();
+      if (call.method === 'GET' && call.url === '/v1/load') return (await handlers.load()) ?? {};
       const step = STEPS.find((one) => call.url === `/v1/${one}`);
       if (call.method !== 'POST' || step === undefined) {
         throw new SluiceError('INPUT_INVALID', `expected /v1/peer or a step, found ${call.method} ${call.url}`);
@@ -126,6 +130,13 @@ export async function findPeer(shared: string, slot: string): Promise<{ path: st
 
 export async function tellPeer(path: string, step: Step, message: Served): Promise<void> {
   await call(path, 'POST', `/v1/${step}`, message);
+}
+
+/** What the epoch that serves in `slot` has borne. undefined: none does, or its agent is an older one. */
+export async function askPeerLoad(shared: string, slot: string): Promise<Reading | undefined> {
+  const answer = (await call(peerSocket(shared, slot), 'GET', '/v1/load')) as Partial<Record<string, unknown>> | null;
+  const numbers = ['at', 'concurrency', ...COUNTER_KEYS];
+  return numbers.every((key) => typeof answer?.[key] === 'number') ? (answer as unknown as Reading) : undefined;
 }
 
 function socketsIn(shared: string): string[] {

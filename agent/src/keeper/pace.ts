@@ -2,10 +2,12 @@ import { readFileSync, statSync } from 'node:fs';
 import { type DrainOrder, leavesSomeAlone, needsMarks } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
-import { LoadWatch, usualLatency } from '../pacing/load.ts';
+import { readUsual } from '../pacing/load.ts';
 import { Pacer } from '../pacing/pacer.ts';
+import type { Usual } from '../pacing/usual.ts';
 import { readDurations } from '../witnesses/durations.ts';
 import type { KeeperContext } from './context.ts';
+import { loadWatch } from './load.ts';
 
 /** The filter of a quiet worker begins to track within a second. */
 const LISTED_MS = 2_500;
@@ -28,7 +30,7 @@ export async function startPacing(
   order: DrainOrder,
   resumed: boolean,
 ): Promise<void> {
-  const { now, log, registry, signal } = context;
+  const { now, log, signal } = context;
   const watch = old.drain;
   if (watch === undefined) return;
   // An order before this one tells nobody more while this one is prepared.
@@ -41,13 +43,17 @@ export async function startPacing(
   const paced = chooses || (perSecond > 0 && !few);
   const { wasm } = old.meta;
   let durations: Awaited<ReturnType<typeof readDurations>> = {};
-  let usualMs: number | undefined;
+  let usual: Usual = {};
   let complete = false;
+  const load = loadWatch(context);
   if (paced) {
     // Until it is known who is open, nobody is told: the graces wait for it too.
     const listed = wasm ? watch.untilListed(LISTED_MS) : undefined;
     durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
-    usualMs = await usualLatency(old.admin).catch(() => undefined);
+    usual = await readUsual(old.admin, now() - old.meta.startedAt).catch(() => ({}));
+    // The old one's mean knows no peak hour, the new one's first moments no day: the larger of the two is usual.
+    const { arrivals } = (await load.look().catch(() => undefined)) ?? {};
+    if (arrivals !== undefined) usual = { ...usual, arrivals: Math.max(usual.arrivals ?? 0, arrivals) };
     complete = (await listed) ?? false;
     const wanted = () => !signal.aborted && watch.awaitsPacer === order && !old.ending;
     // Whom policy leaves alone is known from the list only: without it nobody could be told, and the drain had no end.
@@ -59,17 +65,6 @@ export async function startPacing(
     if (!wanted()) return;
   }
   const toldBefore = resumed && durations.durationMs !== undefined ? reached(old, durations.durationMs) : undefined;
-  let load: { readonly of: Epoch; readonly watch: LoadWatch } | undefined;
-  /** Of the epoch that serves now: there may have been another upgrade since. */
-  const look = async () => {
-    const serving = registry.serving();
-    if (serving === undefined) return undefined;
-    if (load?.of !== serving) {
-      const { process, meta, admin } = serving;
-      load = { of: serving, watch: new LoadWatch({ pid: process.pid, concurrency: meta.concurrency, admin }, usualMs) };
-    }
-    return load.watch.look(now());
-  };
   const pacer = new Pacer({
     policy: order.policy,
     // A share of the fleet's rate may have come meanwhile.
@@ -81,6 +76,7 @@ export async function startPacing(
       marks: complete && old.table.marks && old.meta.leave === true,
     },
     durationMs: durations.durationMs ?? PRESET_DURATION_MS,
+    usual,
     bornAt: old.meta.servingSince ?? old.meta.startedAt,
     ...(toldBefore !== undefined && { toldBefore }),
     ...(watch.pacer && { told: watch.pacer.told }),
@@ -89,7 +85,7 @@ export async function startPacing(
       open: () => watch.verdict?.total ?? open ?? 0,
       setPressure: (pressure) => writePressure(old.folder.pressure, pressure),
       mark: (ids) => old.table.mark(ids),
-      load: look,
+      load: () => load.look(),
       changed: () => watch.poke(),
     },
     log,

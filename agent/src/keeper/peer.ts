@@ -6,6 +6,7 @@ import { readSurroundings } from '../preflight/shared.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
+import { readServing } from './load.ts';
 
 /** Answers the agent of the other slot: which epoch serves here, and its steps as it takes over from it. */
 export async function openPeer(context: KeeperContext, drains: Drains): Promise<{ close(): Promise<void> }> {
@@ -34,6 +35,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
         };
       },
       step: (step, message) => follow(context, drains, step, message),
+      load: () => readServing(context),
     },
     log,
   );

@@ -1,75 +1,164 @@
 import { readFileSync } from 'node:fs';
-import type { Load } from './adapt.ts';
+import type { Load, Usual } from './usual.ts';
 
 interface Asked {
   readonly pid: number;
   readonly concurrency: number;
   readonly admin: { get(path: string): Promise<string> };
+  /** It has accepted for so long. */
+  readonly servingMs?: number;
 }
 
-const COUNTERS =
-  '^listener\\..*downstream_cx_overflow$|^cluster\\..*(upstream_cx_overflow|upstream_rq_pending_overflow|upstream_cx_connect_fail)$';
-const LATENCY = '^http\\..*downstream_rq_time$';
+/** Counters of one epoch, growing over its life. */
+export interface Counters {
+  /** Connections and requests refused or failed: for want of room, or of an upstream that could be connected to. */
+  readonly refused: number;
+  /** Connections accepted by all listeners; and by those that speak TLS, with their handshakes and those that failed. */
+  readonly opened: number;
+  readonly openedTls: number;
+  readonly handshakes: number;
+  readonly failed: number;
+}
+
+export const COUNTER_KEYS = [
+  'refused',
+  'opened',
+  'openedTls',
+  'handshakes',
+  'failed',
+] as const satisfies (keyof Counters)[];
+
+/** What an epoch tells of itself at one moment. Plain JSON: the agent of another slot may ask for it. */
+export interface Reading extends Counters {
+  /** Milliseconds of any clock that only grows, of whoever reads. */
+  readonly at: number;
+  readonly cpuSeconds?: number;
+  readonly concurrency: number;
+  readonly servingMs?: number;
+  /** Nine of ten stayed within, since Envoy's last flush: requests, and the connecting to upstreams, ms. */
+  readonly latencyMs?: number;
+  readonly connectMs?: number;
+}
+
+/** envoy/source/server/active_tcp_listener, ssl_socket and cluster stats; `worker_N` counts the same once more. */
+const COUNTED = [
+  String.raw`^listener\..*\.downstream_(cx_total|cx_overflow|global_cx_overflow|cx_overload_reject)$`,
+  String.raw`^listener\..*\.ssl\.(handshake|connection_error|fail_verify_\w+)$`,
+  String.raw`^cluster\..*\.(upstream_cx_overflow|upstream_cx_pool_overflow|upstream_rq_pending_overflow|upstream_cx_connect_fail)$`,
+].join('|');
+const TIMED = String.raw`^http\..*\.downstream_rq_time$|^cluster\..*\.upstream_cx_connect_ms$`;
 /** Linux counts CPU time in hundredths of a second for user space, whatever the kernel's own tick. */
 const TICKS_PER_SECOND = 100;
 
-/** Watches what an epoch bears, between one look and the next. A stat that is not there says nothing. */
-export class LoadWatch {
-  readonly #epoch: Asked;
-  readonly #usualMs: number | undefined;
-  #cpu: { readonly at: number; readonly seconds: number } | undefined;
-
-  /** `usualMs`: what nine of ten requests stayed within before the drain; see usualLatency. */
-  constructor(epoch: Asked, usualMs: number | undefined) {
-    this.#epoch = epoch;
-    this.#usualMs = usualMs;
-  }
-
-  async look(now: number): Promise<Load> {
-    const busy = this.#busy(now);
-    const { admin } = this.#epoch;
-    const [counters, times] = await Promise.all([ask(admin, COUNTERS), ask(admin, LATENCY)]);
-    const latencyMs = quantile(times, 'interval');
-    return {
-      ...(busy !== undefined && { busy }),
-      refused: sum(counters, /overflow|connect_fail/),
-      ...(latencyMs !== undefined && { latencyMs }),
-      ...(this.#usualMs !== undefined && { usualMs: this.#usualMs }),
-    };
-  }
-
-  #busy(now: number): number | undefined {
-    const seconds = cpuSeconds(this.#epoch.pid);
-    const before = this.#cpu;
-    this.#cpu = seconds === undefined ? undefined : { at: now, seconds };
-    if (seconds === undefined || before === undefined || now <= before.at) return undefined;
-    return (seconds - before.seconds) / ((now - before.at) / 1_000) / Math.max(1, this.#epoch.concurrency);
-  }
+/** Rejects when the epoch can not be asked. A stat that is not there says nothing. */
+export async function readLoad({ pid, concurrency, admin, servingMs }: Asked): Promise<Reading> {
+  const [counted, timed] = await Promise.all([ask(admin, COUNTED), ask(admin, TIMED)]);
+  const at = performance.now();
+  const cpu = cpuSeconds(pid);
+  const latencyMs = quantile(timed, 'interval', /\.downstream_rq_time$/);
+  const connectMs = quantile(timed, 'interval', /\.upstream_cx_connect_ms$/);
+  return {
+    at,
+    concurrency,
+    ...countersIn(counted),
+    ...(servingMs !== undefined && { servingMs }),
+    ...(cpu !== undefined && { cpuSeconds: cpu }),
+    ...(latencyMs !== undefined && { latencyMs }),
+    ...(connectMs !== undefined && { connectMs }),
+  };
 }
 
-/** What nine of ten requests of an epoch took at most, over its life; undefined: it has not said. */
-export async function usualLatency(admin: Asked['admin']): Promise<number | undefined> {
-  return quantile(await ask(admin, LATENCY), 'cumulative');
+/** What one epoch bore between two readings. Pure. undefined: the readings are not of one epoch, or of one moment. */
+export function loadBetween(before: Reading, now: Reading): Load | undefined {
+  const seconds = (now.at - before.at) / 1_000;
+  if (seconds <= 0 || COUNTER_KEYS.some((key) => now[key] < before[key])) return undefined;
+  const rate = (key: keyof Counters) => (now[key] - before[key]) / seconds;
+  const busy =
+    now.cpuSeconds === undefined || before.cpuSeconds === undefined
+      ? undefined
+      : (now.cpuSeconds - before.cpuSeconds) / seconds / Math.max(1, now.concurrency);
+  const { latencyMs, connectMs } = now;
+  return {
+    seconds,
+    ...ratesOf(rate),
+    ...(busy !== undefined && { busy }),
+    ...(latencyMs !== undefined && { latencyMs }),
+    ...(connectMs !== undefined && { connectMs }),
+  };
+}
+
+/** Of a moment too short to say anything: nothing. */
+const SHORT_MS = 500;
+
+/** What an epoch bore since it serves. Pure. undefined: it has only begun. */
+export function loadSinceBirth(now: Reading): Load | undefined {
+  const { servingMs = 0, cpuSeconds: _, ...rest } = now;
+  if (servingMs < SHORT_MS) return undefined;
+  const none = { refused: 0, opened: 0, openedTls: 0, handshakes: 0, failed: 0 };
+  return loadBetween({ ...rest, ...none, at: now.at - servingMs }, rest);
+}
+
+/** What is usual, from an epoch's whole life of `ms`: the old one's before its drain. Rejects when it can not be asked. */
+export async function readUsual(admin: Asked['admin'], ms: number): Promise<Usual> {
+  const [counted, timed] = await Promise.all([ask(admin, COUNTED), ask(admin, TIMED)]);
+  const counters = countersIn(counted);
+  const latencyMs = quantile(timed, 'cumulative', /\.downstream_rq_time$/);
+  const connectMs = quantile(timed, 'cumulative', /\.upstream_cx_connect_ms$/);
+  const { opened: _, ...rates } = ratesOf((key) => counters[key] / Math.max(1, ms / 1_000));
+  return {
+    ...rates,
+    ...(latencyMs !== undefined && { latencyMs }),
+    ...(connectMs !== undefined && { connectMs }),
+  };
+}
+
+function ratesOf(rate: (key: keyof Counters) => number) {
+  const failed = rate('failed');
+  return {
+    refused: rate('refused'),
+    arrivals: rate('opened'),
+    opened: rate('openedTls'),
+    failed,
+    unfinished: Math.max(0, rate('openedTls') - rate('handshakes') - failed),
+  };
 }
 
 async function ask(admin: Asked['admin'], filter: string): Promise<string> {
   return admin.get(`/stats?filter=${encodeURIComponent(filter)}`);
 }
 
-function sum(stats: string, name: RegExp): number {
-  let total = 0;
+/** From the text of /stats: `NAME: NUMBER` a line. */
+export function countersIn(stats: string): Counters {
+  const sums = { refused: 0, opened: 0, openedTls: 0, handshakes: 0, failed: 0 };
+  const accepted = new Map<string, number>();
+  const tls = new Set<string>();
   for (const line of stats.split('\n')) {
     const colon = line.lastIndexOf(': ');
-    if (colon > 0 && name.test(line.slice(0, colon))) total += Number(line.slice(colon + 2)) || 0;
+    const name = line.slice(0, colon);
+    if (colon < 0 || name.startsWith('listener.admin.') || /\.worker_\d+\./.test(name)) continue;
+    const value = Number(line.slice(colon + 2)) || 0;
+    const of = /^listener\.(.*)\.(downstream_cx_total|ssl\.\w+)$/.exec(name);
+    if (of === null) sums.refused += value;
+    else if (of[2] === 'downstream_cx_total') accepted.set(of[1] as string, value);
+    else {
+      tls.add(of[1] as string);
+      if (of[2] === 'ssl.handshake') sums.handshakes += value;
+      else sums.failed += value;
+    }
   }
-  return total;
+  for (const [listener, value] of accepted) {
+    sums.opened += value;
+    if (tls.has(listener)) sums.openedTls += value;
+  }
+  return sums;
 }
 
-/** The largest P90 of all connection managers, as text says it: `http.NAME.downstream_rq_time: ... P90(interval,all)`. */
-export function quantile(stats: string, which: 'interval' | 'cumulative'): number | undefined {
+/** The largest P90 of all stats of that name but the admin's: `http.NAME.downstream_rq_time: ... P90(interval,all)`. */
+export function quantile(stats: string, which: 'interval' | 'cumulative', names: RegExp): number | undefined {
   let largest: number | undefined;
   for (const line of stats.split('\n')) {
-    if (line.startsWith('http.admin.')) continue;
+    const name = line.slice(0, Math.max(0, line.indexOf(': ')));
+    if (name.startsWith('http.admin.') || !names.test(name)) continue;
     const found = / P90\(([^,]+),([^)]+)\)/.exec(line);
     const value = Number(which === 'interval' ? found?.[1] : found?.[2]);
     if (found && Number.isFinite(value)) largest = Math.max(largest ?? 0, value);

@@ -1,8 +1,8 @@
 import { type Connection, DEFAULT_POLICY, type DrainPolicy } from '@sluice/contract';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { ageOfPressure, PRESET_DURATION_MS } from '../levers/pressure.ts';
-import type { Load } from './adapt.ts';
 import { Pacer, type PacerOptions } from './pacer.ts';
+import type { Load } from './usual.ts';
 
 const START = 1_700_000_000_000;
 const connection = (id: number, ageMs: number, more: Partial<Connection> = {}): Connection => ({
@@ -128,7 +128,7 @@ it('a sweep keeps to the rate although those that were told leave', async () => 
 });
 
 it('a new share of the rate keeps what strain has taken, and a load that can not be asked gives it back', async () => {
-  let load: Load | undefined = { busy: 1 };
+  let load: Load | undefined = { seconds: 1, busy: 1 };
   const { made } = pacer({ perSecond: 2, connections: tenSecondsApart, load: async () => load });
   made.start();
   await vi.advanceTimersByTimeAsync(1_050);

@@ -8,7 +8,7 @@ import {
 } from '@sluice/contract';
 import { pressureForAll, pressureForCutoff } from '../levers/pressure.ts';
 import type { Log } from '../log.ts';
-import { adaptRate, type Load, type Rate } from './adapt.ts';
+import { adaptRate, type Rate, rateAt } from './adapt.ts';
 import {
   type Abilities,
   ageStep,
@@ -19,6 +19,7 @@ import {
   paceMode,
   sweepAge,
 } from './plan.ts';
+import type { Load, Usual } from './usual.ts';
 
 const TICK_MS = 100;
 /**
@@ -61,6 +62,8 @@ export interface PacerOptions {
   readonly toldBefore?: number;
   /** Who was told, and when, under an order before this one. */
   readonly told?: ReadonlyMap<string, number>;
+  /** What was usual before the drain, of what `hands.load` tells. */
+  readonly usual?: Usual;
   readonly hands: PacerHands;
   readonly log: Log;
   readonly now: () => number;
@@ -88,7 +91,6 @@ export class Pacer {
   #holding: NodeJS.Timeout | undefined;
   #exposed: PromiseWithResolvers<void> | undefined;
   #adaptedAt: number;
-  #load: Load | undefined;
   #allToldAt: number | undefined;
   readonly #marked = new Set<string>();
   /** How many were told together, where nobody lists them. */
@@ -101,7 +103,7 @@ export class Pacer {
     this.mode = mode;
     this.why = why;
     this.told = new Map(options.told);
-    this.#rate = { perSecond: options.perSecond };
+    this.#rate = rateAt(options.perSecond, options.usual);
     this.#toldBefore = options.toldBefore ?? Number.NEGATIVE_INFINITY;
     this.#at = options.now();
     this.#adaptedAt = this.#at;
@@ -329,17 +331,17 @@ export class Pacer {
   }
 
   async #adapt(at: number): Promise<void> {
-    const { policy, hands } = this.#options;
+    const { policy, hands, usual = {} } = this.#options;
+    const seconds = (at - this.#adaptedAt) / 1_000;
     this.#adaptedAt = at;
     if (!policy.pacing.adapt || hands.load === undefined || this.mode === 'all') return;
     // What can not be asked shows no strain: a rate that was halved must not stay so for ever.
-    const load = (await hands.load().catch(() => undefined)) ?? {};
+    const load = (await hands.load().catch(() => undefined)) ?? { seconds };
     // The rate may be another one by now.
-    const rate = adaptRate(this.#rate, this.#options.perSecond, this.#load, load);
-    if (rate.strain !== undefined && rate.strain !== this.#rate.strain) {
+    const rate = adaptRate(this.#rate, this.#options.perSecond, usual, load);
+    if (rate.strain !== undefined && this.#rate.strain === undefined) {
       this.#options.log('warn', 'the drain slows down', { perSecond: rate.perSecond, why: rate.strain });
     }
-    this.#load = load;
     this.#rate = rate;
   }
 }

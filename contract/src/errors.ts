@@ -189,6 +189,21 @@ export const CATALOGUE = {
     hint: 'see its message; has the controller the rights of deploy/rbac?',
     exit: 77,
   },
+  POD_ANNOTATION_INVALID: {
+    summary: 'an annotation of a Pod has a wrong value',
+    hint: 'correct the annotation; docs/injection.md lists them',
+    exit: 2,
+  },
+  POD_FOREIGN_PROXY: {
+    summary: 'another injector gave the Pod a proxy already',
+    hint: 'let one of the two leave the Pod alone: label it sluice.dev/inject: "false", or opt out of the other one',
+    exit: 5,
+  },
+  POD_NOT_INJECTABLE: {
+    summary: 'the Pod can not have a sidecar',
+    hint: 'change what is named, or leave the Pod alone: label it sluice.dev/inject: "false"',
+    exit: 5,
+  },
   METRICS_UNKNOWN: {
     summary: 'the source of metrics gave no answer that a rollout can be judged by',
     hint: 'see its message: address, token, query, and whether the members are scraped; nothing new is begun meanwhile',

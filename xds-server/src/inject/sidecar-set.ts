@@ -1,0 +1,42 @@
+import type { KubernetesObject, V1LabelSelector } from '@kubernetes/client-node';
+import type { Injection } from './config.ts';
+import { redirector, sidecar, sidecarVolumes } from './sidecar.ts';
+
+export interface SidecarSetOptions {
+  readonly name: string;
+  /** All namespaces when absent. */
+  readonly namespace?: string | undefined;
+  readonly selector: V1LabelSelector;
+  /** That of the Pods: OpenKruise does not tell it. */
+  readonly graceSeconds: number;
+}
+
+/**
+ * The same sidecar by OpenKruise, which makes the pair, its Empty image and the versions SIDECARSET_VERSION and _ALT of it. The slot is
+ * found by the container's name, for OpenKruise gives both of the pair the same environment.
+ */
+export function sidecarSetOf(config: Injection, options: SidecarSetOptions): KubernetesObject & { spec: object } {
+  const { name, namespace, selector, graceSeconds } = options;
+  return {
+    apiVersion: 'apps.kruise.io/v1alpha1',
+    kind: 'SidecarSet',
+    metadata: { name },
+    spec: {
+      ...(namespace !== undefined && { namespace }),
+      selector,
+      updateStrategy: { type: 'RollingUpdate', partition: 0, maxUnavailable: 1 },
+      volumes: sidecarVolumes(config),
+      initContainers: redirector(config),
+      containers: [
+        {
+          name: config.container,
+          image: config.image,
+          ...sidecar(config, graceSeconds),
+          podInjectPolicy: 'BeforeAppContainer',
+          shareVolumePolicy: { type: 'disabled' },
+          upgradeStrategy: { upgradeType: 'HotUpgrade', hotUpgradeEmptyImage: config.emptyImage },
+        },
+      ],
+    },
+  };
+}

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { openSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { probe } from '@sluice/agent/binaries/probe';
 import {
   absorbReplies,
   clearInitializing,
@@ -12,7 +13,6 @@ import {
   KeptSockets,
   type Party,
   playParent,
-  probe,
   readInitializingFlag,
   relayHandover,
   syncKept,
@@ -345,6 +345,7 @@ async function admin(epoch: number, path: string): Promise<string> {
 async function relayUntil(type: HandoverEvent['type'], parent: Party, child: Party) {
   const script = `
     import { relayHandover } from '@sluice/agent/broker/index';
+import { probe } from '@sluice/agent/binaries/probe';
     const [type, baseId, parent, child] = JSON.parse(process.argv[1]);
     const onEvent = (event) => event.type === type && setImmediate(() => process.kill(process.pid, 'SIGKILL'));
     await relayHandover({ baseId, parent, child, onEvent });

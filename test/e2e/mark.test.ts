@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
-import { supportsLeave } from '@sluice/agent/keeper/leave-support';
+import { supportsLeave } from '@sluice/agent/binaries/leave-support';
 import { AdminConnection } from '@sluice/agent/witnesses/admin';
 import { type Connection, DEFAULT_POLICY, type DrainOrder } from '@sluice/contract';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';

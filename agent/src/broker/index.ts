@@ -13,7 +13,6 @@
 export { type AbsorbOptions, absorbReplies } from './ask.ts';
 export { playParent, relayHandover } from './handover.ts';
 export { type KeptSocket, KeptSockets } from './kept.ts';
-export { KNOWN_HOT_RESTART_VERSIONS, type ProbeResult, probe } from './probe.ts';
 export {
   clearInitializing,
   ensureSharedMemory,

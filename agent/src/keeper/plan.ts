@@ -1,7 +1,5 @@
-import { execFile } from 'node:child_process';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { type MethodName, SluiceError } from '@sluice/contract';
+import type { MethodName } from '@sluice/contract';
 import {
   LEAVE_RESOURCE,
   noOpTypedConfig,
@@ -9,30 +7,14 @@ import {
   withBootstrapPresets,
 } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
+import { supportsLeave } from '../binaries/leave-support.ts';
+import { binaryVersion } from '../binaries/version.ts';
+import { supportsWasm } from '../binaries/wasm-support.ts';
 import { readBootstrap, writeBootstrap } from '../epochs/bootstrap.ts';
 import { EpochFolder, writeAtomically } from '../epochs/folder.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import { orderFile } from '../epochs/order-file.ts';
 import type { KeeperContext } from './context.ts';
-import { supportsLeave } from './leave-support.ts';
-import { supportsWasm } from './wasm-support.ts';
-
-const run = promisify(execFile);
-const VERSION_TIMEOUT_MS = 10_000;
-
-/** `1.40.0` of `envoy --version`, whose line is `.../envoy  version: HASH/1.40.0/Clean/RELEASE/BoringSSL`. */
-export async function binaryVersion(binary: string): Promise<string> {
-  try {
-    const { stdout } = await run(binary, ['--version'], { timeout: VERSION_TIMEOUT_MS });
-    const version = /version: [0-9a-f]+\/([^/]+)\//.exec(stdout)?.[1];
-    if (version !== undefined) return version;
-    throw new Error(`found ${JSON.stringify(stdout.trim().slice(0, 200))}`);
-  } catch (cause) {
-    throw new SluiceError('PREFLIGHT_BINARY', `expected ${binary} to tell its version: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-}
 
 export function agentSocket(dir: string): string {
   return join(dir, 'agent.sock');

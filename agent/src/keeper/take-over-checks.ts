@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { type CheckResult, type ErrorCode, SluiceError } from '@sluice/contract';
+import { probe } from '../binaries/probe.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import type { PeerState } from '../handoff/peer.ts';
 import { ENVOY_METHODS } from '../methods/index.ts';
@@ -7,7 +8,6 @@ import { preflight } from '../preflight/index.ts';
 import { failed, passed } from '../preflight/result.ts';
 import { readSurroundings, sharedChecks } from '../preflight/shared.ts';
 import type { KeeperContext } from './context.ts';
-import { probeOnce } from './probe-once.ts';
 
 /** Throws the first thing that two agents do not share, before anything of the peer's is touched. */
 export function checkShared(peer: PeerState): void {
@@ -30,7 +30,7 @@ export async function checkTakeOver(context: KeeperContext, peer: PeerState, pla
     hotRestart: config.hotRestart,
     wish: 'hot-restart',
     methods: ENVOY_METHODS,
-    probe: probeOnce,
+    probe,
   });
   const all = [...checks, udp(peer)];
   log('info', 'take-over checked', { from: peer.slot, failed: all.filter(({ ok }) => !ok).map(({ name }) => name) });

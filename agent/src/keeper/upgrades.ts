@@ -1,5 +1,7 @@
 import type { DrainPolicy, UpgradeTarget } from '@sluice/contract';
 import { completePolicy, SluiceError, toSluiceError } from '@sluice/contract';
+import { probe } from '../binaries/probe.ts';
+import { binaryVersion } from '../binaries/version.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import { ENVOY_METHODS, type HandoverMethod, methodNamed } from '../methods/index.ts';
@@ -13,8 +15,7 @@ import { resolveBinary } from './config.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
-import { binaryVersion, mergeForCheck, planEpoch } from './plan.ts';
-import { probeOnce } from './probe-once.ts';
+import { mergeForCheck, planEpoch } from './plan.ts';
 import { type Checked, reportServing, Starts, type UpgradeRequest } from './starts.ts';
 import { sweepSharedMemory } from './sweep.ts';
 
@@ -87,7 +88,7 @@ export class Upgrades {
       hotRestart: config.hotRestart,
       wish: target.method ?? 'auto',
       methods: ENVOY_METHODS,
-      probe: probeOnce,
+      probe,
       ...(serving && { serving }),
     };
   }
@@ -119,7 +120,7 @@ export class Upgrades {
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
     const binary = resolveBinary(target.to, config.envoys);
     const method = await this.#methodFor(target, binary, old.meta);
-    const hotRestart = config.hotRestart && (await probeOnce(binary)).wire === 'known';
+    const hotRestart = config.hotRestart && (await probe(binary)).wire === 'known';
     const plan = await planEpoch(this.#context, {
       binary,
       bootstrap: target.bootstrap ?? old.meta.bootstrap,

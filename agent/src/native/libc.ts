@@ -45,6 +45,7 @@ function bind(koffi: Koffi) {
     fcntl: lib.func('fcntl', 'int', ['int', 'int', 'long']),
     prctl: lib.func('prctl', 'int', ['int', 'ulong', 'ulong', 'ulong', 'ulong']),
     syscall: lib.func('syscall', 'long', ['long', 'long', 'long', 'long']),
+    syscallPointer: lib.func('syscall', 'long', ['long', 'long', 'void *', 'long']),
     shutdown: lib.func('shutdown', 'int', ['int', 'int']),
     signal: lib.func('signal', 'void *', ['int', 'long']),
     mkfifo: lib.func('mkfifo', 'int', ['str', 'uint32']),

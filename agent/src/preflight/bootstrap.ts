@@ -1,16 +1,13 @@
-import { execFile } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
-import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { CheckResult } from '@sluice/contract';
 import { isQuic } from '@sluice/contract/presets/index';
+import { runAside } from '../binaries/aside.ts';
 import { scratchFolder } from '../native/scratch.ts';
 import type { PreflightInput } from './index.ts';
 import { failed, passed } from './result.ts';
 
 const VALIDATE_TIMEOUT_MS = 30_000;
-/** A tenth of the share of a process that is not nice. */
-const CHECK_NICE = 10;
 /** In either spelling of Envoy's JSON: by its configuration, or by an address (the enum's name or number). */
 const LISTENER_UDP = /"udp_?listener_?config":|"protocol":("UDP"|1\b)/i;
 
@@ -37,31 +34,17 @@ async function validate({ binary, mergedBootstrap, runFolder }: PreflightInput):
 }
 
 /** Undefined = exit code 0; else the line that says why. */
-function run(binary: string, args: string[]): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      binary,
-      args,
-      { timeout: VALIDATE_TIMEOUT_MS, maxBuffer: 1024 * 1024 },
-      (error, stdout, stderr) => {
-        if (!error) return resolve(undefined);
-        if (error.killed) return resolve(`no answer within ${VALIDATE_TIMEOUT_MS} ms`);
-        const lines = `${stderr}\n${stdout}`.split('\n').filter((line) => line.trim() !== '');
-        const reason =
-          lines.findLast((line) => /error initializing configuration|Unable|INVALID|error/i.test(line)) ?? lines.at(-1);
-        resolve((reason ?? error.message).replace(/^\[[^\]]*\](\[[^\]]*\])*\s*(\[[^\]]*\]\s*)?/, '').slice(0, 1_000));
-      },
-    );
-    yieldCpu(child.pid);
-  });
-}
-
-/** A check is in no hurry: the Envoy that serves beside it goes first. */
-function yieldCpu(pid: number | undefined): void {
+async function run(binary: string, args: readonly string[]): Promise<string | undefined> {
   try {
-    if (pid !== undefined) setPriority(pid, CHECK_NICE);
-  } catch {
-    // It has ended already.
+    await runAside(binary, args, { timeoutMs: VALIDATE_TIMEOUT_MS });
+    return undefined;
+  } catch (thrown) {
+    const error = thrown as Error & { killed?: boolean; stdout?: string; stderr?: string };
+    if (error.killed) return `no answer within ${VALIDATE_TIMEOUT_MS} ms`;
+    const lines = `${error.stderr}\n${error.stdout}`.split('\n').filter((line) => line.trim() !== '');
+    const reason =
+      lines.findLast((line) => /error initializing configuration|Unable|INVALID|error/i.test(line)) ?? lines.at(-1);
+    return (reason ?? error.message).replace(/^\[[^\]]*\](\[[^\]]*\])*\s*(\[[^\]]*\]\s*)?/, '').slice(0, 1_000);
   }
 }
 

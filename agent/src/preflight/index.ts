@@ -1,5 +1,5 @@
 import type { CheckResult, MethodName, MethodWish } from '@sluice/contract';
-import type { ProbeResult } from '../broker/index.ts';
+import type { ProbeResult } from '../binaries/probe.ts';
 import { chooseMethod } from '../methods/choose.ts';
 import { binaryCheck } from './binary.ts';
 import { bootstrapChecks } from './bootstrap.ts';

@@ -1,4 +1,5 @@
 import { SluiceError } from '@sluice/contract';
+import { probe } from '../binaries/probe.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor } from '../epochs/handover.ts';
 import { bring } from '../keeper/bring.ts';
@@ -6,7 +7,6 @@ import { derivedBaseId } from '../keeper/config.ts';
 import { announceEpochs, type KeeperContext } from '../keeper/context.ts';
 import { keepListeners, silenceKept } from '../keeper/kept.ts';
 import { planEpoch } from '../keeper/plan.ts';
-import { probeOnce } from '../keeper/probe-once.ts';
 import { migratesRequests } from '../native/migrate-req.ts';
 import { type CrashHistory, NO_CRASHES, onCrash } from './budget.ts';
 
@@ -112,7 +112,7 @@ export class Crashes {
     const passable = hotRestart !== false;
     const predecessor: Predecessor =
       passable && kept.size > 0 ? { kind: 'kept', number: crashed.number } : { kind: 'none' };
-    const known = config.hotRestart && (await probeOnce(source.meta.binary)).wire === 'known';
+    const known = config.hotRestart && (await probe(source.meta.binary)).wire === 'known';
     const plan = await planEpoch(this.#context, {
       binary: source.meta.binary,
       bootstrap: source.meta.bootstrap,

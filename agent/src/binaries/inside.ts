@@ -1,0 +1,41 @@
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { SluiceError } from '@sluice/contract';
+import type { Inside } from './look.ts';
+import type { LookQuestion } from './look-worker.ts';
+import { oncePerBinary } from './once.ts';
+
+/** As in aside.ts: on cores that are never idle an idle thread would wait for ever. */
+const IDLE_MS = 3_000;
+const LIMIT_MS = 30_000;
+
+/**
+ * What an Envoy binary carries, once for each. A thread of its own reads it, in what the Envoy that serves leaves of the
+ * cores. Throws PREFLIGHT_BINARY when it can not be read.
+ */
+export const inside = oncePerBinary(async (binary: string): Promise<Inside> => {
+  const found = (await ask({ binary, idle: true }, IDLE_MS)) ?? (await ask({ binary, idle: false }, LIMIT_MS));
+  if (found !== undefined) return found;
+  throw new SluiceError('PREFLIGHT_BINARY', `expected to read ${binary}, found no end within ${LIMIT_MS} ms`);
+});
+
+/** Undefined = not within `limitMs`. */
+async function ask(question: LookQuestion, limitMs: number): Promise<Inside | undefined> {
+  const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
+  const file = fileURLToPath(new URL(`./look-worker.${extension}`, import.meta.url));
+  const worker = new Worker(file, { workerData: question });
+  const { promise, resolve, reject } = Promise.withResolvers<Inside | undefined>();
+  const timer = setTimeout(resolve, limitMs, undefined);
+  worker.once('message', resolve);
+  worker.once('error', reject);
+  worker.once('exit', (code) => reject(new Error(`the thread ended with ${code}`)));
+  try {
+    return await promise;
+  } catch (cause) {
+    const found = (cause as Error).message;
+    throw new SluiceError('PREFLIGHT_BINARY', `expected to read ${question.binary}, found: ${found}`, { cause });
+  } finally {
+    clearTimeout(timer);
+    await worker.terminate();
+  }
+}

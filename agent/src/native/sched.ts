@@ -1,0 +1,54 @@
+import { readdirSync } from 'node:fs';
+import { getPriority } from 'node:os';
+import { libc } from './libc.ts';
+
+/**
+ * How a process stands beside the Envoy that serves on the same cores (sched(7), sched_setattr(2)). All of it is allowed
+ * without a right, but only the slice can be taken back without one. Where the kernel or a seccomp profile does not
+ * know the call nothing happens: it is a courtesy, no condition.
+ */
+const SCHED_NORMAL = 0;
+const SCHED_IDLE = 5;
+const KEEP_POLICY = 0x08n;
+const ATTR_BYTES = 48;
+const SYS_SCHED_SETATTR = process.arch === 'arm64' ? 274n : 314n;
+/**
+ * The longest that the kernel takes. A task with a long slice gets the same share of the core, but one that wakes with a
+ * shorter one goes first (EEVDF, Linux 6.12 and later; earlier kernels ignore it).
+ */
+const LONG_SLICE_NS = 100_000_000n;
+
+/** Runs only while nobody else wants the core: for a check that somebody waits for, but no request does. */
+export function runIdle(pid: number): boolean {
+  return setAttr(pid, SCHED_IDLE, 0n, 0n);
+}
+
+/** Lets those go first that wake for a request. 0 = the thread that calls. */
+export function letGoFirst(pid: number): boolean {
+  return setAttr(pid, SCHED_NORMAL, KEEP_POLICY, LONG_SLICE_NS);
+}
+
+/** Takes `letGoFirst` back, for every thread that the process has now. */
+export function asOthers(pid: number): void {
+  try {
+    for (const tid of readdirSync(`/proc/${pid}/task`)) setAttr(Number(tid), SCHED_NORMAL, KEEP_POLICY, 0n);
+  } catch {
+    // It has ended.
+  }
+}
+
+/** struct sched_attr (include/uapi/linux/sched/types.h): size, policy, flags, nice, priority, runtime, deadline, period. */
+function setAttr(pid: number, policy: number, flags: bigint, runtimeNs: bigint): boolean {
+  const attr = Buffer.alloc(ATTR_BYTES);
+  attr.writeUInt32LE(ATTR_BYTES, 0);
+  attr.writeUInt32LE(policy, 4);
+  attr.writeBigUInt64LE(flags, 8);
+  attr.writeBigUInt64LE(runtimeNs, 24);
+  try {
+    // The call sets it as well, and a lower one needs a right.
+    attr.writeInt32LE(getPriority(pid), 16);
+    return libc().syscallPointer(SYS_SCHED_SETATTR, BigInt(pid), attr, 0n) === 0;
+  } catch {
+    return false;
+  }
+}

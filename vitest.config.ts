@@ -70,6 +70,18 @@ export default defineConfig({
       },
       {
         ...source,
+        // The chart, the bases and the images of deploy/, with the real helm and on the parts of the project k8s.
+        test: {
+          name: 'deploy',
+          include: ['test/deploy/**/*.test.ts'],
+          globalSetup: ['test/harness/deploy/setup.ts'],
+          testTimeout: 180_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...source,
         test: {
           name: 'pack',
           include: ['test/pack/**/*.test.ts'],

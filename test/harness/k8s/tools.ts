@@ -5,6 +5,7 @@ import { exists, k8sCacheDir, locked } from './cache.ts';
 
 export const KUBERNETES_VERSION = '1.36.3';
 export const KRUISE_VERSION = '1.8.0';
+export const HELM_VERSION = '3.22.0';
 /** What `go mod download` must say of the OpenKruise module. */
 const KRUISE_SUM = 'h1:cU5XG9tur17j/CuY+iCTlxOtJ0GNTtJjMLurhh+25YQ=';
 /** Kubernetes 1.36 is written in Go 1.26. */
@@ -23,13 +24,15 @@ const PACKAGES = {
   kubelet: 'k8s.io/kubernetes/cmd/kubelet',
 } as const;
 type KubernetesTool = keyof typeof PACKAGES;
-export type K8sTool = KubernetesTool | 'kruise-manager';
+export type K8sTool = KubernetesTool | 'kruise-manager' | 'helm';
+/** What a cluster needs; `helm` is for the tests of the chart alone. */
 export const K8S_TOOLS: readonly K8sTool[] = [...(Object.keys(PACKAGES) as KubernetesTool[]), 'kruise-manager'];
 
 export type Progress = (line: string) => void;
 
 export function toolPath(tool: K8sTool, env: NodeJS.ProcessEnv = process.env): string {
   if (tool === 'kruise-manager') return path.join(kruiseDir(env), tool);
+  if (tool === 'helm') return path.join(k8sCacheDir(env), `helm-${HELM_VERSION}`, tool);
   return path.join(k8sCacheDir(env), `kubernetes-${KUBERNETES_VERSION}`, tool);
 }
 
@@ -46,7 +49,7 @@ function kruiseDir(env: NodeJS.ProcessEnv): string {
 export async function missingTools(tools: readonly K8sTool[] = K8S_TOOLS): Promise<string | undefined> {
   for (const tool of tools) {
     if (!(await exists(toolPath(tool))))
-      return `${tool} is not in the cache: \`npm run test:k8s\` builds it, with Go 1.${GO_MINOR}`;
+      return `${tool} is not in the cache: \`npm run test:${tool === 'helm' ? 'deploy' : 'k8s'}\` builds it, with Go 1.${GO_MINOR}`;
   }
   return undefined;
 }
@@ -63,6 +66,7 @@ export async function buildTools(say: Progress, tools: readonly K8sTool[] = K8S_
         if (await exists(toolPath(tool))) continue;
         const from = Date.now();
         if (tool === 'kruise-manager') await buildKruise(say);
+        else if (tool === 'helm') await buildHelm(say);
         else await buildKubernetes(tool, say);
         say(`${tool} is ready after ${Math.round((Date.now() - from) / 1000)} s`);
       }
@@ -87,6 +91,20 @@ async function buildKubernetes(tool: KubernetesTool, say: Progress): Promise<voi
   }).map(([name, value]) => `-X ${version}${name}=${value}`);
   const module = path.join(import.meta.dirname, 'kubernetes');
   await goBuild(tool, module, PACKAGES[tool], flags, say);
+}
+
+async function buildHelm(say: Progress): Promise<void> {
+  await checkGo();
+  say(`Helm ${HELM_VERSION} is built from its Go module: a minute or two, once`);
+  const module = path.join(import.meta.dirname, '../deploy/helm');
+  const [major, minor] = KUBERNETES_VERSION.split('.');
+  // Without them it takes a cluster that it does not ask for Kubernetes 1.20.
+  const kubernetes = ['chartutil', 'lint/rules'].flatMap((pkg) => [
+    `-X helm.sh/helm/v3/pkg/${pkg}.k8sVersionMajor=${major}`,
+    `-X helm.sh/helm/v3/pkg/${pkg}.k8sVersionMinor=${minor}`,
+  ]);
+  const flags = [`-X helm.sh/helm/v3/internal/version.version=v${HELM_VERSION}`, ...kubernetes];
+  await goBuild('helm', module, 'helm.sh/helm/v3/cmd/helm', flags, say);
 }
 
 /** OpenKruise is built as its own main module: so its own replacements and checksums hold. */

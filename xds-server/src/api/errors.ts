@@ -18,6 +18,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   ABORTED: 409,
   AGENT_AWAY: 503,
   CONTROLLER_AWAY: 503,
+  KUBE_AWAY: 503,
   TIMEOUT: 504,
 };
 

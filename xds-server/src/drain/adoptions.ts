@@ -12,8 +12,8 @@ export interface AdoptionParts {
   readonly newId: (now: number) => string;
   /** Whether an upgrade of this id is kept, over or not. */
   readonly stored: (id: string) => Promise<boolean>;
-  /** Whether this drain needs no adoption: an upgrade under way has it, or the controller closes. */
-  readonly settled: (proxy: string, oldEpoch: number, id: string | undefined) => boolean;
+  /** Whether this drain needs no adoption: an upgrade under way has it, or it is another controller's. */
+  readonly settled: (proxy: string, oldEpoch: number, id: string | undefined) => Promise<boolean>;
   readonly insert: (state: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>) => Promise<void>;
   readonly owner: (proxy: string, id: string, oldEpoch: number) => string | undefined;
   readonly event: (id: string, event: UpgradeEvent) => Promise<void>;
@@ -76,7 +76,7 @@ export class Adoptions {
   ): Promise<void> {
     const { settled, insert, event } = this.#parts;
     return this.#turns.run(JSON.stringify([proxy, oldEpoch]), async () => {
-      const state = settled(proxy, oldEpoch, upgradeId) ? undefined : await make();
+      const state = (await settled(proxy, oldEpoch, upgradeId)) ? undefined : await make();
       if (state === undefined) return;
       await insert(state, { phase: 'Draining', event: 'adopted', text: state.reason });
       await event(state.id, { type: 'resumed' });

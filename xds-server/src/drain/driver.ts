@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import {
-  completePolicy,
   DEFAULT_POLICY,
   type DrainPolicy,
   isTerminal,
@@ -10,12 +9,22 @@ import {
 } from '@sluice/contract';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
-import type { Store } from '../store/store.ts';
+import type { Store, Stored } from '../store/store.ts';
 import { Adoptions } from './adoptions.ts';
 import { type OrderSink, runCommand } from './commands.ts';
-import { firstShare, fleetDrains, fleetShares } from './fleet.ts';
 import { nextWake, step } from './machine.ts';
-import { type Bounds, DEFAULT_BOUNDS, type UpgradeEvent, type UpgradeState, type UpgradeWish } from './state.ts';
+import { persist, untilThere } from './persist.ts';
+import { Shares } from './shares.ts';
+import {
+  type Bounds,
+  complete,
+  DEFAULT_BOUNDS,
+  isOver,
+  newUpgrade,
+  type UpgradeEvent,
+  type UpgradeState,
+  type UpgradeWish,
+} from './state.ts';
 import { Verbs } from './verbs.ts';
 
 export interface DriverOptions {
@@ -29,6 +38,8 @@ export interface DriverOptions {
   readonly policy?: DrainPolicy;
   /** Ended upgrades kept per proxy. */
   readonly keep?: number;
+  /** Whether this controller runs the upgrades of a proxy; always, where it is alone. After a change `rebalance` is called. */
+  readonly owns?: (proxy: string) => boolean;
   readonly onUpgrade?: (state: UpgradeState) => void;
   readonly onRecord?: (entry: RecordEntry, state: UpgradeState) => void;
 }
@@ -40,11 +51,16 @@ interface Live {
   /** Events of one upgrade are handled one after the other. */
   queue: Promise<void>;
   timer?: NodeJS.Timeout;
+  /** The newest verdict that waits for its turn: of several only the last is news. */
+  verdict?: Extract<UpgradeEvent, { type: 'verdict' }> | undefined;
+  /** Aborted: this controller has let it go. */
+  readonly gone: AbortController;
 }
 
 /** Not begun, for one proxy at once. A script that proposes in a loop meets this bound. */
 const MAX_WAITING = 8;
-const SHARE_EVERY_MS = 1_000;
+/** So often in a row a step may find that somebody else wrote the upgrade before this one lets it go. */
+const MAX_LOST = 3;
 const MAX_TIMER_MS = 2_147_483_647;
 
 /** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
@@ -57,38 +73,99 @@ export class Driver {
   readonly verbs: Verbs = new Verbs(this);
   /** Drains and take-overs that agents began by themselves. */
   readonly adoptions: Adoptions;
-  #closed = false;
-  #sharing: NodeJS.Timeout | undefined;
+  readonly #shares: Shares;
+  /** New ones that are being stored here. */
+  readonly #inserting = new Set<string>();
+  /** Resolved when everything is taken up that is this controller's to run. */
+  #settled: Promise<void> = Promise.resolve();
+  readonly #stop = new AbortController();
 
   constructor(options: DriverOptions) {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#bounds = options.bounds ?? DEFAULT_BOUNDS;
+    this.#shares = new Shares(
+      () => this.active(),
+      (id, perSecond) => void this.event(id, { type: 'share', perSecond }),
+    );
     this.adoptions = new Adoptions({
       agents: options.agents,
       policy: options.policy ?? DEFAULT_POLICY,
       now: this.#now,
       newId: (now) => this.#newId(now),
       stored: async (id) => (await options.store.upgrade(id)) !== undefined,
-      settled: (proxy, oldEpoch, id) => this.#closed || this.owner(proxy, id ?? '', oldEpoch) !== undefined,
-      insert: (state, first) => this.#insert(state, first),
+      settled: async (proxy, oldEpoch, id) => {
+        await this.#settled;
+        return !this.#owns(proxy) || this.owner(proxy, id ?? '', oldEpoch) !== undefined;
+      },
+      insert: (state, first) => untilThere(() => this.#insert(state, first), this.#options.log, this.#stop.signal),
       owner: (proxy, id, oldEpoch) => this.owner(proxy, id, oldEpoch),
       event: (id, event) => this.event(id, event),
     });
   }
 
-  /** Takes up what an earlier controller left. */
-  async start(): Promise<void> {
+  /** Takes up what an earlier controller left. Rejects when the store can not be read. */
+  start(): Promise<void> {
+    const started = this.#takeUp(() => this.#options.store.upgrades());
+    this.#settled = started.catch(() => undefined);
+    return started;
+  }
+
+  /** Whose the proxies are changed: lets go at once what is not ours any more, takes up what is. */
+  rebalance(): Promise<void> {
+    for (const live of [...this.#live.values()]) if (!this.#owns(live.state.proxy)) this.#letGo(live);
+    const { store, log } = this.#options;
+    const before = this.#settled;
+    this.#settled = before
+      .then(() => this.#takeUp(() => untilThere(() => store.upgrades(), log, this.#stop.signal)))
+      .catch((thrown) => log.error({ err: toSluiceError(thrown) }, 'upgrades could not be taken up'));
+    return this.#settled;
+  }
+
+  /** An upgrade was written, by whatever controller: one that is this one's to run and is not known here is taken up. */
+  async noticed({ state }: Stored): Promise<void> {
+    const { id, proxy } = state;
+    this.#shares.noticed(state, !this.#owns(proxy));
+    await this.#settled;
+    if (!this.#owns(proxy) || this.#live.has(id) || this.#inserting.has(id) || isOver(state)) return;
+    // What is told may be older than what is stored.
+    const stored = await this.#options.store.upgrade(id);
+    if (stored !== undefined) await this.#takeUp(async () => [stored]);
+    await this.giveTurns(proxy);
+  }
+
+  async #takeUp(read: () => Promise<readonly Stored[]>): Promise<void> {
     const { store } = this.#options;
-    for (const { state, version } of (await store.upgrades()).slice().reverse()) {
-      if (isTerminal(state.phase) && !isLeftover(state)) continue;
+    const taken: string[] = [];
+    for (const { state, version } of (await read()).slice().reverse()) {
+      if (isOver(state)) continue;
+      if (!this.#owns(state.proxy) || this.#live.has(state.id) || this.#inserting.has(state.id)) continue;
       const seq = (await store.record(state.id)).length;
-      this.#live.set(state.id, { state: complete(state), version, seq, queue: Promise.resolve() });
+      if (!this.#owns(state.proxy) || this.#live.has(state.id)) continue;
+      this.#run(complete(state), version, seq);
+      taken.push(state.id);
     }
-    for (const id of [...this.#live.keys()]) {
+    for (const id of taken) {
       await this.#resumeRollback(id);
       await this.event(id, { type: 'resumed' });
     }
+  }
+
+  #owns(proxy: string): boolean {
+    return !this.#stop.signal.aborted && (this.#options.owns?.(proxy) ?? true);
+  }
+
+  #run(state: UpgradeState, version: string, seq: number): void {
+    this.#live.set(state.id, { state, version, seq, queue: Promise.resolve(), gone: new AbortController() });
+  }
+
+  /** No further step of it is made here; what is stored goes on elsewhere. */
+  #letGo({ state, timer, gone }: Live): void {
+    clearTimeout(timer);
+    gone.abort();
+    this.#live.delete(state.id);
+    if (state.oldEpoch !== undefined) this.#options.orders.clear(state.proxy, state.oldEpoch);
+    this.#options.log.info({ upgrade: state.id, proxy: state.proxy }, 'upgrade is let go: another controller runs it');
   }
 
   /** A rollback concerns two upgrades, which are stored one after the other: what was between them is made good. */
@@ -127,19 +204,7 @@ export class Driver {
       throw new SluiceError('UPGRADE_CONFLICT', `${waiting} upgrades of ${wish.proxy} wait for their turn already`);
     }
     const now = this.#now();
-    const state: UpgradeState = {
-      id: wish.id ?? this.#newId(now),
-      proxy: wish.proxy,
-      target: wish.target,
-      policy: wish.policy,
-      createdAt: now,
-      phase: 'Idle',
-      phaseSince: now,
-      reason: wish.reason ?? 'waits for its turn',
-      attempts: 0,
-      ...(wish.slot === undefined ? {} : { slot: wish.slot }),
-      ...(wish.rollbackOf === undefined ? {} : { rollbackOf: wish.rollbackOf }),
-    };
+    const state = newUpgrade(wish, wish.id ?? this.#newId(now), now);
     const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
     await this.#insert(state, { phase: 'Idle', event: 'created', text });
     await this.#options.store.prune(wish.proxy, this.#options.keep ?? 100);
@@ -151,8 +216,14 @@ export class Driver {
   /** Stores a new upgrade with the first entry of its record, and runs it from here on. */
   async #insert(state: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>): Promise<void> {
     const entries = this.#entries(state, 0, [first]);
-    const { version } = await this.#options.store.insertUpgrade(state, entries);
-    this.#live.set(state.id, { state, version, seq: entries.length, queue: Promise.resolve() });
+    this.#inserting.add(state.id);
+    try {
+      const { version } = await this.#options.store.insertUpgrade(state, entries);
+      // One that is another controller's to run is noticed there.
+      if (this.#owns(state.proxy)) this.#run(state, version, entries.length);
+    } finally {
+      this.#inserting.delete(state.id);
+    }
     this.#announce(state, entries);
   }
 
@@ -174,6 +245,7 @@ export class Driver {
   async epochsChanged(proxy: string, slot: string, hello: boolean): Promise<void> {
     const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
     for (const epoch of epochs) if (epoch.state === 'draining') await this.adoptions.draining(proxy, slot, epoch);
+    await this.#settled;
     const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
     for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
     await this.giveTurns(proxy);
@@ -206,26 +278,35 @@ export class Driver {
   /** Handles one event. Resolves when its step is stored and its commands are out. */
   event(id: string, event: UpgradeEvent): Promise<void> {
     const live = this.#live.get(id);
-    if (live === undefined || this.#closed) return Promise.resolve();
-    live.queue = live.queue.then(() =>
-      this.#handle(live, event).catch((thrown) => {
+    if (live === undefined || this.#stop.signal.aborted) return Promise.resolve();
+    if (event.type === 'verdict') {
+      const waits = live.verdict !== undefined;
+      live.verdict = event;
+      if (waits) return live.queue;
+    }
+    live.queue = live.queue.then(async () => {
+      const newest = event.type === 'verdict' ? (live.verdict ?? event) : event;
+      if (event.type === 'verdict') live.verdict = undefined;
+      await this.#handle(live, newest).catch((thrown) => {
+        if (live.gone.signal.aborted) return;
         const error = toSluiceError(thrown);
         this.#options.log.error({ upgrade: id, event: event.type, err: error }, 'upgrade event failed');
-      }),
-    );
+      });
+    });
     return live.queue;
   }
 
   /** Stops without a further step; what is stored goes on with the next controller. */
   async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#sharing);
+    this.#stop.abort();
+    this.#shares.close();
     for (const live of this.#live.values()) clearTimeout(live.timer);
-    await Promise.all([...this.#live.values()].map((live) => live.queue));
+    await Promise.all([this.#settled, ...[...this.#live.values()].map((live) => live.queue)]);
   }
 
-  async #handle(live: Live, event: UpgradeEvent): Promise<void> {
-    const { agents, store } = this.#options;
+  async #handle(live: Live, event: UpgradeEvent, lost = 0): Promise<void> {
+    if (live.gone.signal.aborted) return;
+    const { agents, store, log } = this.#options;
     const { proxy } = live.state;
     const before = live.state;
     const result = step(
@@ -235,7 +316,7 @@ export class Driver {
         now: this.#now(),
         connected: agents.connectedSlots(proxy),
         slotOf: (epoch) => agents.slotOf(proxy, epoch),
-        share: () => firstShare(fleetDrains(this.active()), before),
+        share: () => this.#shares.first(before),
       },
       this.#bounds,
     );
@@ -243,30 +324,43 @@ export class Driver {
     // A verdict that changes nothing is news for a reader only: the agent says it again after a restart.
     const passing = event.type === 'verdict' && entries.length === 0 && result.commands.length === 0;
     if (!passing && result.state !== before) {
-      const { version } = await store.updateUpgrade(result.state, live.version, entries);
-      live.version = version;
+      const made = { state: result.state, version: live.version, entries };
+      const written = await persist(store, made, log, AbortSignal.any([live.gone.signal, this.#stop.signal]));
+      if (written.type === 'lost') return this.#lost(live, written.stored, event, lost + 1);
+      live.version = written.version;
       live.seq += entries.length;
+      // Stored, so it counts; but its orders are the next one's to give.
+      if (live.gone.signal.aborted) return;
     }
     live.state = result.state;
     for (const command of result.commands) runCommand(this.#options, result.state, command);
     if (result.state !== before) this.#announce(result.state, entries);
     if (before.phase !== result.state.phase) this.#phaseChanged(result.state);
-    if (result.state.policy.pacing.scope === 'fleet') this.#shareSoon();
-    if (isTerminal(result.state.phase) && !isLeftover(result.state)) {
+    if (result.state.policy.pacing.scope === 'fleet') this.#shares.soon();
+    if (isOver(result.state)) {
       clearTimeout(live.timer);
       this.#live.delete(result.state.id);
     }
     this.#arm(result.state.id);
   }
 
-  /** The drains of a fleet share their rate anew, at most once a second. */
-  #shareSoon(): void {
-    if (this.#closed) return;
-    this.#sharing ??= setTimeout(() => {
-      this.#sharing = undefined;
-      for (const [id, perSecond] of fleetShares(fleetDrains(this.active())))
-        void this.event(id, { type: 'share', perSecond });
-    }, SHARE_EVERY_MS);
+  /**
+   * Somebody else wrote the upgrade: its former owner, or the one that believes to be it. Where it is ours to run still, the event is
+   * handled once more, on what is stored now; else it is let go, and nothing of this step has been ordered.
+   */
+  async #lost(live: Live, stored: Stored | undefined, event: UpgradeEvent, lost: number): Promise<void> {
+    const { store, log } = this.#options;
+    if (live.gone.signal.aborted) return;
+    const over = stored === undefined || isOver(stored.state);
+    if (over || lost > MAX_LOST || !this.#owns(live.state.proxy)) {
+      this.#letGo(live);
+      return;
+    }
+    const { verdict } = live.state;
+    live.seq = (await untilThere(() => store.record(live.state.id), log, live.gone.signal)).length;
+    live.state = { ...complete(stored.state), ...(verdict !== undefined && { verdict }) };
+    live.version = stored.version;
+    await this.#handle(live, event, lost);
   }
 
   #phaseChanged(state: UpgradeState): void {
@@ -301,20 +395,10 @@ export class Driver {
     const live = this.#live.get(id);
     if (live === undefined) return;
     clearTimeout(live.timer);
-    if (this.#closed) return;
+    if (this.#stop.signal.aborted) return;
     const at = nextWake(live.state, this.#options.agents.connectedSlots(live.state.proxy), this.#bounds);
     if (at === undefined) return;
     const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
     live.timer = setTimeout(() => void this.event(id, { type: 'tick' }), wait);
   }
-}
-
-/** A state as an older version of us stored it. */
-function complete(state: UpgradeState): UpgradeState {
-  return { ...state, policy: completePolicy(state.policy) };
-}
-
-/** Ended as Failed or RolledBack while an old epoch of it still drains. */
-function isLeftover(state: UpgradeState): boolean {
-  return state.phase !== 'Done' && state.oldEpoch !== undefined && state.resetAt === undefined;
 }

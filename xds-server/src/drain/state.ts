@@ -1,14 +1,16 @@
-import type {
-  CheckResult,
-  CutConnection,
-  DrainOrder,
-  DrainPolicy,
-  EpochStatus,
-  Estimate,
-  Override,
-  Phase,
-  UpgradeTarget,
-  Verdict,
+import {
+  type CheckResult,
+  type CutConnection,
+  completePolicy,
+  type DrainOrder,
+  type DrainPolicy,
+  type EpochStatus,
+  type Estimate,
+  isTerminal,
+  type Override,
+  type Phase,
+  type UpgradeTarget,
+  type Verdict,
 } from '@sluice/contract';
 
 /** What is asked for when an upgrade is made. */
@@ -177,3 +179,29 @@ export const DEFAULT_BOUNDS: Bounds = {
   retry: 5_000,
   retryMax: 60_000,
 };
+
+/** A state as an older version of us stored it. */
+export function complete(state: UpgradeState): UpgradeState {
+  return { ...state, policy: completePolicy(state.policy) };
+}
+
+/** Nothing is left to do: also no old epoch that still drains although the upgrade is Failed or RolledBack. */
+export function isOver({ phase, oldEpoch, resetAt }: UpgradeState): boolean {
+  return isTerminal(phase) && (phase === 'Done' || oldEpoch === undefined || resetAt !== undefined);
+}
+
+export function newUpgrade(wish: UpgradeWish, id: string, now: number): UpgradeState {
+  return {
+    id,
+    proxy: wish.proxy,
+    target: wish.target,
+    policy: wish.policy,
+    createdAt: now,
+    phase: 'Idle',
+    phaseSince: now,
+    reason: wish.reason ?? 'waits for its turn',
+    attempts: 0,
+    ...(wish.slot === undefined ? {} : { slot: wish.slot }),
+    ...(wish.rollbackOf === undefined ? {} : { rollbackOf: wish.rollbackOf }),
+  };
+}

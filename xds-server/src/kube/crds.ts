@@ -12,6 +12,7 @@ import {
   text,
   whole,
 } from './schema.ts';
+import { STATE_KINDS } from './state-crds.ts';
 
 export const GROUP = 'sluice.dev';
 export const VERSION = 'v1alpha1';
@@ -237,7 +238,13 @@ interface Names {
   readonly shortNames: readonly string[];
 }
 
-function crd({ kind, plural, shortNames }: Names, spec: Schema, status: Schema, columns: readonly Column[]): Schema {
+/** `status`: undefined for a kind that has none. */
+function crd(
+  { kind, plural, shortNames }: Names,
+  spec: Schema,
+  status: Schema | undefined,
+  columns: readonly Column[],
+): Schema {
   const age: Column = { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' };
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
@@ -252,18 +259,25 @@ function crd({ kind, plural, shortNames }: Names, spec: Schema, status: Schema, 
         plural,
         singular: kind.toLowerCase(),
         shortNames,
-        categories: ['sluice'],
+        // `kubectl get sluice` shows what people write; the state is there by its own word.
+        categories: [status === undefined ? 'sluice-state' : 'sluice'],
       },
       versions: [
         {
           name: VERSION,
           served: true,
           storage: true,
-          subresources: { status: {} },
+          ...(status !== undefined && { subresources: { status: {} } }),
           additionalPrinterColumns: [...columns, age],
           schema: {
             openAPIV3Schema: object(
-              { apiVersion: { type: 'string' }, kind: { type: 'string' }, metadata: { type: 'object' }, spec, status },
+              {
+                apiVersion: { type: 'string' },
+                kind: { type: 'string' },
+                metadata: { type: 'object' },
+                spec,
+                ...(status !== undefined && { status }),
+              },
               { required: ['spec'] },
             ),
           },
@@ -272,6 +286,18 @@ function crd({ kind, plural, shortNames }: Names, spec: Schema, status: Schema, 
     },
   };
 }
+
+const stateCrds = Object.entries(STATE_KINDS).map(([file, { spec, columns, ...names }]) => {
+  const shown = columns.map(
+    ([name, type, field, wide]): Column => ({
+      name,
+      type,
+      jsonPath: `.spec.${field}`,
+      ...(wide !== undefined && { priority: 1 }),
+    }),
+  );
+  return [file, crd(names, spec, undefined, shown)] as const;
+});
 
 const condition = (type: string, field: string) => `.status.conditions[?(@.type=="${type}")].${field}`;
 
@@ -302,4 +328,5 @@ export const CRDS: Readonly<Record<string, Schema>> = {
       { name: 'Reason', type: 'string', jsonPath: condition('Accepted', 'message'), priority: 1 },
     ],
   ),
+  ...Object.fromEntries(stateCrds),
 };

@@ -1,4 +1,4 @@
-import type { KubernetesObject, V1LabelSelector } from '@kubernetes/client-node';
+import type { KubernetesObject, V1Container, V1LabelSelector } from '@kubernetes/client-node';
 import type { Injection } from './config.ts';
 import { redirector, sidecar, sidecarVolumes } from './sidecar.ts';
 
@@ -11,11 +11,19 @@ export interface SidecarSetOptions {
   readonly graceSeconds: number;
 }
 
+/** The fields that we write. */
+export interface SidecarSet extends KubernetesObject {
+  readonly spec: {
+    readonly containers: readonly (V1Container & Readonly<Record<string, unknown>>)[];
+    readonly [field: string]: unknown;
+  };
+}
+
 /**
  * The same sidecar by OpenKruise, which makes the pair, its Empty image and the versions SIDECARSET_VERSION and _ALT of it. The slot is
  * found by the container's name, for OpenKruise gives both of the pair the same environment.
  */
-export function sidecarSetOf(config: Injection, options: SidecarSetOptions): KubernetesObject & { spec: object } {
+export function sidecarSetOf(config: Injection, options: SidecarSetOptions): SidecarSet {
   const { name, namespace, selector, graceSeconds } = options;
   return {
     apiVersion: 'apps.kruise.io/v1alpha1',

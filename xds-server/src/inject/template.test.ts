@@ -196,7 +196,8 @@ function apply(one: V1Pod, patch: readonly AddOperation[]): V1Pod {
       .split('/')
       .map((key) => key.replaceAll('~1', '/').replaceAll('~0', '~'));
     const last = keys.pop() as string;
-    const at = keys.reduce((object, key) => object[key] as Record<string, unknown>, result as Record<string, any>);
+    const whole = result as unknown as Record<string, unknown>;
+    const at = keys.reduce((object, key) => object[key] as Record<string, unknown>, whole);
     if (Array.isArray(at)) at.splice(Number(last), 0, value);
     else at[last] = value;
   }

@@ -214,6 +214,16 @@ export const CATALOGUE = {
     hint: 'use the Sluice that wrote it; one that somebody edited has to be deleted',
     exit: 70,
   },
+  PROVIDER_NOT_READY: {
+    summary: 'what changes the Pods of a HotUpgrade can not begin yet',
+    hint: 'see the conditions of the HotUpgrade; with OpenKruise, is its SidecarSet there?',
+    exit: 8,
+  },
+  NOT_LEADER: {
+    summary: 'another replica of the controller leads',
+    hint: 'ask that one: the Lease names it',
+    exit: 8,
+  },
   AGENT_AWAY: { summary: 'the agent of this proxy is not connected', hint: 'check the agent', exit: 8 },
   TIMEOUT: { summary: 'not done within the time given', hint: 'wait longer, or see `sluice explain`', exit: 9 },
   INTERNAL: { summary: 'a fault of Sluice itself', hint: 'please report it with the log', exit: 70 },

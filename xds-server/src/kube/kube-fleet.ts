@@ -1,10 +1,10 @@
 import type { V1Pod } from '@kubernetes/client-node';
-import { type RolloutMember, type RolloutPods, toSluiceError } from '@sluice/contract';
+import { type RolloutMember, type RolloutPods, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import type { Fleet } from '../rollout/fleet.ts';
 import type { Observed, RolloutAction, RolloutState } from '../rollout/state.ts';
 import { isReason } from './client.ts';
-import { leave, observePod, type PodFacts, wishOf } from './pod-view.ts';
+import { leave, observePod, type PodFacts, refusalOf, targetImage, wishOf } from './pod-view.ts';
 import type { Provider } from './provider.ts';
 import { podOfProxy, proxyOfPod, type Words } from './words.ts';
 
@@ -19,13 +19,23 @@ export interface KubeFleetOptions {
   /** The Pods of a rollout: those that its selector means and no older HotUpgrade has. */
   readonly podsOf: (pods: RolloutPods) => readonly V1Pod[];
   readonly words: Words;
-  /** undefined: its provider is not there, or does not know the Empty image yet. */
+  /** undefined: the provider is not ready, for it does not know the Empty image yet. */
   readonly means: (pods: RolloutPods) => Means | undefined;
-  /** Protected connections that upgrades of this proxy cut which were made since then. */
+  /** Protected connections that were cut by upgrades of this proxy which were made since then. */
   readonly cuts: (proxy: string, since: number) => Promise<number>;
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now?: () => number;
+}
+
+/** What a HotUpgrade's status tells of its Pods. */
+export interface PodsSeen {
+  readonly observed: readonly Observed[];
+  readonly refused: readonly { readonly pod: string; readonly reason: string; readonly message: string }[];
+  /** Pods that have the pair and no agent that is heard. */
+  readonly silent: readonly string[];
+  /** Images that they are to have: more than one where the target is a version. */
+  readonly images: readonly string[];
 }
 
 /**
@@ -42,21 +52,50 @@ export class KubeFleet implements Fleet {
     this.#options = options;
   }
 
+  /** Rejects with PROVIDER_NOT_READY: that nobody is seen does not mean that nobody is there. */
   async observe({ spec, members }: RolloutState): Promise<readonly Observed[]> {
-    const { podsOf, cuts, now = Date.now } = this.#options;
+    const { podsOf, means, cuts, now = Date.now } = this.#options;
     if (spec.pods === undefined) return [];
+    const way = means(spec.pods);
+    if (way === undefined) {
+      const { provider, namespace, name } = spec.pods;
+      throw new SluiceError('PROVIDER_NOT_READY', `${provider} is not ready for HotUpgrade ${namespace}/${name}`);
+    }
     const known = new Map(members.map((one) => [one.name, one]));
     const all: Observed[] = [];
     for (const pod of podsOf(spec.pods)) {
-      const facts = this.#facts(pod, spec.pods);
-      if (facts === undefined) continue;
       const member = known.get(nameOf(pod));
-      const seen = observePod(facts, member, now());
+      const seen = observePod(this.#facts(pod, spec.pods, way), member, now());
       if (seen === undefined) continue;
-      const over = seen.step?.state === 'done' && member !== undefined;
-      all.push(over ? { ...seen, step: { ...seen.step, cut: await cuts(seen.name, member.since) } as never } : seen);
+      const { step } = seen;
+      // Only what ends now is looked up: nothing is asked for those that ended before.
+      if (step?.state !== 'done' || member === undefined) all.push(seen);
+      else all.push({ ...seen, step: { ...step, cut: await cuts(seen.name, member.since) } });
     }
     return all;
+  }
+
+  /** What is to be told of them. undefined: the provider is not ready. */
+  look(pods: RolloutPods, members: readonly RolloutMember[]): PodsSeen | undefined {
+    const { podsOf, means, now = Date.now } = this.#options;
+    const way = means(pods);
+    if (way === undefined) return undefined;
+    const known = new Map(members.map((one) => [one.name, one]));
+    const observed: Observed[] = [];
+    const refused: PodsSeen['refused'][number][] = [];
+    const images = new Set<string>();
+    for (const pod of podsOf(pods)) {
+      const facts = this.#facts(pod, pods, way);
+      const seen = observePod(facts, known.get(nameOf(pod)), now());
+      const refusal = seen === undefined ? refusalOf(facts) : undefined;
+      if (refusal !== undefined) refused.push({ pod: pod.metadata?.name ?? '', ...refusal });
+      if (seen === undefined) continue;
+      observed.push(seen);
+      const image = targetImage(facts);
+      if (image !== undefined) images.add(image);
+    }
+    const silent = observed.filter((one) => !one.reachable).map((one) => podOfProxy(one.name)?.name ?? one.name);
+    return { observed, refused, silent, images: [...images] };
   }
 
   async carryOut(action: RolloutAction, state: RolloutState): Promise<void> {
@@ -68,15 +107,20 @@ export class KubeFleet implements Fleet {
   /**
    * Does what is due in Pods that were begun: resets, the end of what did not come up, orders that met a Pod in the middle of
    * something else. Also for a rollout that is over, as long as its Pods drain.
+   * @returns how many of its Pods are between two images yet
    */
-  async carryOn(state: RolloutState): Promise<void> {
-    const { log } = this.#options;
+  async carryOn(state: RolloutState): Promise<number> {
+    const { log, signal } = this.#options;
+    let between = 0;
     for (const member of state.members) {
-      if (this.#options.signal.aborted) return;
-      await this.#step(state, member).catch((thrown) => {
+      if (signal.aborted) break;
+      const under = await this.#step(state, member).catch((thrown) => {
         log.warn({ rollout: state.id, member: member.name, err: toSluiceError(thrown) }, 'a Pod: again later');
+        return true;
       });
+      if (under) between++;
     }
+    return between;
   }
 
   /** A Pod that is no more. */
@@ -84,34 +128,36 @@ export class KubeFleet implements Fleet {
     this.#stepped.delete(uid);
   }
 
-  async #step({ id, spec }: RolloutState, member: RolloutMember): Promise<void> {
+  /** @returns whether the Pod is between two images */
+  async #step({ id, spec }: RolloutState, member: RolloutMember): Promise<boolean> {
     const { pod: find, means, log, signal } = this.#options;
     const place = podOfProxy(member.name);
     const pod = place && find(place.namespace, place.name);
     const way = spec.pods && means(spec.pods);
-    if (spec.pods === undefined || way === undefined || pod?.metadata?.uid !== member.uid || member.uid === undefined)
-      return;
-    const facts = this.#facts(pod as V1Pod, spec.pods);
-    const wish = facts && wishOf(facts, member);
-    if (facts === undefined || wish === undefined) return;
-    const version = facts.pod.metadata?.resourceVersion ?? '';
-    if (this.#stepped.get(member.uid) === version) return;
+    if (pod === undefined || pod.metadata?.uid !== member.uid || member.uid === undefined) return false;
+    if (spec.pods === undefined || way === undefined) return true;
+    const facts = this.#facts(pod, spec.pods, way);
+    const wish = wishOf(facts, member);
+    if (wish === undefined) return false;
+    const version = pod.metadata?.resourceVersion ?? '';
+    if (this.#stepped.get(member.uid) === version) return true;
     try {
-      const step = await way.provider.step(facts.pod, wish, facts.words, { ...leave(member.state), signal });
-      if (step.type !== 'upgrade' && step.type !== 'reset' && step.type !== 'undo') return;
+      const step = await way.provider.step(pod, wish, facts.words, { ...leave(member.state), signal });
+      if (step.type === 'wait') return step.started;
+      if (step.type !== 'upgrade' && step.type !== 'reset' && step.type !== 'undo') return step.type === 'failed';
       this.#stepped.set(member.uid, version);
       log.info({ rollout: id, member: member.name, step: step.type, ...step.change }, step.why);
     } catch (thrown) {
       // The Pod has changed or gone meanwhile: what comes next is decided on what it is then.
       if (!isReason(thrown, 'Conflict', 'NotFound')) throw thrown;
     }
+    return true;
   }
 
-  #facts(pod: V1Pod, pods: RolloutPods): PodFacts | undefined {
-    const emptyImage = this.#options.means(pods)?.emptyImage;
-    if (emptyImage === undefined) return undefined;
+  #facts(pod: V1Pod, pods: RolloutPods, { provider, emptyImage }: Means): PodFacts {
     const { namespace = '', name = '', uid = '' } = pod.metadata ?? {};
-    return { pod, pods, emptyImage, words: this.#options.words.of(namespace, name, uid) };
+    const words = this.#options.words.of(namespace, name, uid);
+    return { pod, pods, emptyImage, words, decide: (...all) => provider.decide(...all) };
   }
 }
 

@@ -5,8 +5,8 @@
 import type { V1Container, V1Pod } from '@kubernetes/client-node';
 import type { MemberState, RolloutMember, RolloutPods } from '@sluice/contract';
 import type { Observed } from '../rollout/state.ts';
-import { decidePair, decidePod, imageOf } from './in-place.ts';
-import type { AgentWords, PodStep, Slot, StepOptions, Wish } from './provider.ts';
+import { imageOf } from './in-place.ts';
+import type { AgentWords, PodStep, Provider, Slot, StepOptions, Wish } from './provider.ts';
 import { proxyOfPod } from './words.ts';
 
 /** As `progressDeadlineSeconds` of a Deployment: a new container that does not serve after so long has failed. */
@@ -18,6 +18,7 @@ export interface PodFacts {
   readonly words: AgentWords;
   readonly pods: RolloutPods;
   readonly emptyImage: string;
+  readonly decide: Provider['decide'];
 }
 
 const isEmpty = (image: string | undefined, { emptyImage }: PodFacts): boolean => image === emptyImage;
@@ -66,13 +67,11 @@ export function leave(state: MemberState): Pick<StepOptions, 'begin' | 'undo'> {
 
 /** A Pod as its rollout sees it. undefined: it has no part in it, for it has ended, or can not be upgraded and was not begun. */
 export function observePod(facts: PodFacts, member: RolloutMember | undefined, now: number): Observed | undefined {
-  const { pod, words, pods } = facts;
+  const { pod, words } = facts;
   const { namespace = '', name = '', uid = '', labels } = pod.metadata ?? {};
   const same = member?.uid === uid ? member : undefined;
   const wish = wishOf(facts, same);
-  // What OpenKruise does with a pair is the same; only in place is its pair refused.
-  const decide = pods.provider === 'OpenKruise' ? decidePair : decidePod;
-  const step = wish === undefined ? undefined : decide(pod, wish, words);
+  const step = wish === undefined ? undefined : facts.decide(pod, wish, words);
   if (step?.type === 'gone') return undefined;
   const begun = same !== undefined && orderOf(same) !== undefined;
   if ((wish === undefined || step?.type === 'refused') && !begun) return undefined;
@@ -132,6 +131,17 @@ function stepOf(
   }
 }
 
-function isReady({ status }: V1Pod): boolean {
+/** Why a Pod can have no part in the rollout. undefined: it has, or it has ended. */
+export function refusalOf(facts: PodFacts): { readonly reason: string; readonly message: string } | undefined {
+  const wish = wishOf(facts);
+  if (wish === undefined) {
+    const message = 'its image has a digest and no tag: the target has to be an image and not a version';
+    return { reason: 'NoTag', message };
+  }
+  const step = facts.decide(facts.pod, wish, facts.words);
+  return step.type === 'refused' ? { reason: step.reason, message: step.why } : undefined;
+}
+
+export function isReady({ status }: V1Pod): boolean {
   return status?.conditions?.some((one) => one.type === 'Ready' && one.status === 'True') ?? false;
 }

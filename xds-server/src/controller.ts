@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type AgentMessage, type EpochStatus, type ProxyView, SluiceError, toSluiceError } from '@sluice/contract';
 import { createApp } from './api/app.ts';
 import { Hub } from './api/hub.ts';
@@ -13,6 +14,10 @@ import { Requests } from './link/requests.ts';
 import { type AgentLink, LinkServer } from './link/server.ts';
 import { tokenCheck } from './link/tokens.ts';
 import type { Log } from './log.ts';
+import { followStore } from './replicas/follow.ts';
+import type { Membership } from './replicas/membership.ts';
+import { Ownership } from './replicas/ownership.ts';
+import { XdsRelay } from './replicas/relay.ts';
 import { watchResources } from './resources/index.ts';
 import { PlainFleet, PrometheusSource, Rollouts, rolloutView } from './rollout/index.ts';
 import type { Store } from './store/store.ts';
@@ -26,14 +31,31 @@ export interface Controller {
   close(): Promise<void>;
 }
 
+/** What a controller has that is not alone. */
+export interface ControllerParts {
+  readonly membership?: Membership | undefined;
+  /** How the other replicas and their agents reach this one, once it listens. */
+  readonly addresses?:
+    | ((apiPort: number, xdsPort: number) => { readonly api: string; readonly xds: string })
+    | undefined;
+}
+
 const CLOSE_MS = 5_000;
+const LEAVE_MS = 2_000;
 const XDS_GRACE_MS = 1_000;
 /** Kinds whose answers the API shows. */
 const SHOWN_KINDS = ['cds', 'eds', 'lds', 'rds', 'sds', 'ecds', 'rtds'] as const;
 
 /** Wires the parts and opens the ports. Throws what kept it from starting, with nothing left open. */
-export async function openController(config: ResolvedConfig, store: Store, log: Log): Promise<Controller> {
+export async function openController(
+  config: ResolvedConfig,
+  store: Store,
+  log: Log,
+  { membership, addresses }: ControllerParts = {},
+): Promise<Controller> {
   const stop = new AbortController();
+  const ownership = new Ownership(membership);
+  const elsewhere = (proxy: string) => ownership.elsewhere(proxy);
   const agents = new Agents();
   const requests = new Requests();
   const hub = new Hub();
@@ -43,9 +65,15 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     transform: presetTransform,
     onChange: (proxy, epoch) => xds.refresh(proxy, epoch),
   });
-  const xds = createXdsServer({ log, snapshotFor: (node) => cache.snapshotFor(node) });
+  const xds = createXdsServer({
+    log,
+    snapshotFor: (node) => cache.snapshotFor(node),
+    passOn: (call, first, node) => relay.take(call, first, node.id),
+  });
+  const relay = new XdsRelay({ self: ownership.self ?? '', elsewhere, log });
   const orders = new XdsOrders(cache, xds, log);
-  const proxyOf = (proxy: string): ProxyView => proxyView(proxy, agents, driver.active(proxy), xdsView(proxy));
+  const proxyOf = (proxy: string): ProxyView =>
+    proxyView(proxy, agents, driver.active(proxy), xdsView(proxy), (id) => ownership.isLive(id));
   const showProxy = (proxy: string): void => hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
   const driver: Driver = new Driver({
     store,
@@ -53,6 +81,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     orders,
     log,
     policy: config.policy,
+    owns: (proxy) => ownership.owns(proxy),
     onUpgrade: (state) => {
       hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) });
       rollouts.changed();
@@ -140,6 +169,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
         epochs,
         seenAt: Date.now(),
         ...(labels && { labels }),
+        ...(entry.link !== undefined && ownership.self !== undefined && { replica: ownership.self }),
       }),
     );
   };
@@ -192,6 +222,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     hub,
     metrics,
     policy: config.policy,
+    ownership,
     proxy: proxyOf,
     now: Date.now,
     ready: async () => {
@@ -202,6 +233,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
   });
   const links = new LinkServer(app.server, {
     checkToken: tokenCheck(config.tokens),
+    elsewhere: (proxy) => elsewhere(proxy)?.api,
     log,
     handlers: {
       connected: (link) => {
@@ -215,6 +247,7 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
       message: onMessage,
       gone: (link) => {
         agents.gone(link, Date.now());
+        if (membership !== undefined) remember(link);
         requests.lost(link);
         metrics.count('sluice_agent_link_events_total', { event: 'gone' });
         driver.agentGone(link.proxy);
@@ -224,11 +257,23 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
     },
   });
 
+  /** Who lives changed: what belongs to another replica now goes there, what is ours from now on is taken up. */
+  function rebalance(): void {
+    if (stop.signal.aborted) return;
+    relay.moved();
+    xds.end((node) => !ownership.owns(node.id));
+    guarded('taking up upgrades', driver.rebalance());
+    links.moveAll();
+  }
+
   const close = async (): Promise<void> => {
     if (stop.signal.aborted) return;
     stop.abort();
+    // Announced before the links end, so that the agents are sent to whom they belong to from then on.
+    if (membership !== undefined) await Promise.race([membership.leave(), delay(LEAVE_MS, undefined, { ref: false })]);
     const late = setTimeout(() => log.warn({}, `not closed within ${CLOSE_MS} ms`), CLOSE_MS);
     links.close();
+    relay.close();
     await Promise.race([
       Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), rollouts.close(), driver.close()]),
       new Promise((resolve) => setTimeout(resolve, CLOSE_MS).unref()),
@@ -257,7 +302,11 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
       });
     }
     for (const row of await store.agents()) agents.restore(row);
+    membership?.onChange(rebalance, stop.signal);
     await driver.start();
+    if (membership !== undefined) {
+      followStore({ store, ownership, agents, driver, hub, showProxy, log }, stop.signal);
+    }
     await rollouts.start();
     const xdsPort = await xds.bind(config.xdsAddress);
     await app.listen(config.api).catch((cause) => {
@@ -271,10 +320,18 @@ export async function openController(config: ResolvedConfig, store: Store, log: 
       );
     });
     const apiPort = (app.server.address() as AddressInfo).port;
+    if (membership !== undefined) {
+      const { api, xds: xdsAddress } = addresses?.(apiPort, xdsPort) ?? loopback(apiPort, xdsPort);
+      await membership.join({ id: membership.self, api, xds: xdsAddress }, stop.signal);
+    }
     log.info({ apiPort, xdsPort, version: CONTROLLER_VERSION }, 'controller serves');
     return { apiPort, xdsPort, close };
   } catch (thrown) {
     await close();
     throw toSluiceError(thrown);
   }
+}
+
+function loopback(apiPort: number, xdsPort: number) {
+  return { api: `http://127.0.0.1:${apiPort}`, xds: `127.0.0.1:${xdsPort}` };
 }

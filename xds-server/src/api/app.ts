@@ -20,6 +20,8 @@ import type { Driver } from '../drain/driver.ts';
 import type { UpgradeState } from '../drain/state.ts';
 import type { AgentEntry, Agents } from '../link/agents.ts';
 import type { Requests } from '../link/requests.ts';
+import { forwardCalls } from '../replicas/forward.ts';
+import type { Ownership } from '../replicas/ownership.ts';
 import type { Rollouts } from '../rollout/index.ts';
 import type { Store } from '../store/store.ts';
 import { apiError, statusOf } from './errors.ts';
@@ -39,6 +41,7 @@ export interface AppParts {
   readonly hub: Hub;
   readonly metrics: Metrics;
   readonly policy: DrainPolicy;
+  readonly ownership: Ownership;
   readonly proxy: (name: string) => ProxyView;
   /** Rejects with the reason while the controller is not ready; else what is wrong without being in the way. */
   readonly ready: () => Promise<readonly string[]>;
@@ -94,6 +97,11 @@ export function createApp(parts: AppParts): FastifyInstance {
 
   app.register(
     async (api) => {
+      forwardCalls(api, {
+        self: parts.ownership.self,
+        elsewhere: (proxy) => parts.ownership.elsewhere(proxy),
+        proxyOf: async (id) => (await driver.find(id))?.proxy,
+      });
       api.get('/proxies', async () => ({ items: agents.proxies().map(parts.proxy) }));
       api.get<Named>('/proxies/:proxy', async ({ params }) => known(params.proxy));
       api.get<Named>('/proxies/:proxy/connections', async ({ params, query }) => {

@@ -14,7 +14,7 @@ import {
 } from '@sluice/contract';
 import { deadlineOf } from '../drain/machine.ts';
 import type { UpgradeState } from '../drain/state.ts';
-import { type Agents, isLiving } from '../link/agents.ts';
+import { type AgentEntry, type Agents, isLiving } from '../link/agents.ts';
 
 /** What the API shows, made of plain state. Nothing here reads a clock or a socket. */
 
@@ -62,22 +62,25 @@ export function upgradeView(state: UpgradeState, record?: readonly RecordEntry[]
 
 export type XdsView = ProxyView['xds'];
 
+/** @param isLive whether another replica lives: an agent that is linked to it is connected */
 export function proxyView(
   proxy: string,
   agents: Agents,
   upgrades: readonly UpgradeState[],
   xds: readonly { epoch: number; types: readonly XdsTypeView[] }[],
+  isLive: (replica: string) => boolean = () => false,
 ): ProxyView {
+  const isThere = ({ link, replica }: AgentEntry) => link !== undefined || (replica !== undefined && isLive(replica));
   const entries = agents.of(proxy);
   const serving = agents.serving(proxy);
   return {
     proxy,
-    connected: entries.some((one) => one.link !== undefined),
+    connected: entries.some(isThere),
     agents: entries.map(
       (one): AgentView =>
         present({
           slot: one.slot,
-          connected: one.link !== undefined,
+          connected: isThere(one),
           since: one.since,
           agentVersion: one.agentVersion,
           versions: one.versions,

@@ -13,6 +13,8 @@ export interface AgentEntry {
   labels?: Readonly<Record<string, string>>;
   since: number;
   link?: AgentLink;
+  /** The other replica that holds its link, by what the store says. */
+  replica?: string;
 }
 
 /** The agents that are known, and the links of those that are connected. */

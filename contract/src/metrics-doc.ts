@@ -11,6 +11,7 @@ export function metricsDoc(): string {
     '',
     'The controller serves them at `/metrics` of its API port, the keeper at its status address. Base units; labels have few',
     'values: a proxy’s name at most, never a peer or an id. `process_*` and `nodejs_*` come along on the controller.',
+    'What the Envoy that serves counts is at `/stats/prometheus` of the same address, through all upgrades.',
     '',
     'Made from `contract/src/metrics.ts`; change it there.',
     '',

@@ -9,6 +9,8 @@ export interface ControllerSetup {
   readonly state: string;
   readonly resources?: string;
   readonly log?: string;
+  /** More of its config. */
+  readonly config?: Record<string, unknown>;
 }
 
 /** A controller process and its API. */
@@ -28,13 +30,14 @@ export class ControllerProcess {
 
   /** Starts it (again) on the same ports and the same state. */
   async restart(): Promise<void> {
-    const { apiPort, xdsPort, state, resources, log } = this.setup;
+    const { apiPort, xdsPort, state, resources, log, config: more } = this.setup;
     const config = {
       apiAddress: `127.0.0.1:${apiPort}`,
       xdsAddress: `127.0.0.1:${xdsPort}`,
       state,
       logLevel: 'debug',
       ...(resources !== undefined && { resources }),
+      ...more,
     };
     const main = path.join(import.meta.dirname, 'controller-main.ts');
     this.child = await start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(config)], {

@@ -89,6 +89,9 @@ export async function startMesh(agentConfig: Record<string, unknown>): Promise<M
   return mesh;
 }
 
+/** Runtime key: the share of requests, in percent, that Envoy itself answers with 500. */
+export const FAILING = 'test.failing';
+
 /** The number changes what Envoy is pushed without changing what it does. */
 export function meshResources(port: number, upstreamPort: number, revision = 0): unknown[] {
   const type = (name: string) => `type.googleapis.com/envoy.${name}`;
@@ -103,6 +106,7 @@ export function meshResources(port: number, upstreamPort: number, revision = 0):
     rds: { route_config_name: 'routes', config_source: ads },
     http_filters: [{ name: 'router', typed_config: { '@type': type('extensions.filters.http.router.v3.Router') } }],
   };
+  const failing = { default_value: { numerator: 0 }, runtime_key: FAILING };
   const endpoints = [{ lb_endpoints: [{ endpoint: { address: address(upstreamPort) } }] }];
   const headers = [{ header: { key: 'x-revision', value: String(revision) } }];
   return [
@@ -117,7 +121,14 @@ export function meshResources(port: number, upstreamPort: number, revision = 0):
       name: 'routes',
       response_headers_to_add: headers,
       virtual_hosts: [
-        { name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: 'up', timeout: '60s' } }] },
+        {
+          name: 'all',
+          domains: ['*'],
+          routes: [
+            { match: { prefix: '/', runtime_fraction: failing }, direct_response: { status: 500 } },
+            { match: { prefix: '/' }, route: { cluster: 'up', timeout: '60s' } },
+          ],
+        },
       ],
     },
     {

@@ -16,6 +16,8 @@ import { agentStatus, localRequests, portAnswers } from './local-api.ts';
 import { agentSocket } from './plan.ts';
 import type { Upgrades } from './upgrades.ts';
 
+const STATS_MS = 5_000;
+
 export interface StatusParts {
   readonly crashes: Crashes;
   readonly upgrades: Upgrades;
@@ -68,6 +70,8 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
   });
   const handlers: StatusHandlers = {
     ...portAnswers(context, parts, control),
+    // Of the one that serves alone: counts of the old epoch would be the same series a second time.
+    proxyMetrics: () => registry.serving()?.admin.get('/stats/prometheus', STATS_MS),
     ready: () => {
       const serving = registry.serving();
       if (serving) return { ok: true, text: `epoch ${serving.number} of slot ${config.slot} serves` };

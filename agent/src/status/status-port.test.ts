@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { agentMetrics } from './metrics.ts';
 import { renderMetrics } from './prometheus.ts';
@@ -5,10 +6,16 @@ import { createStatusPort, type StatusPort } from './status-port.ts';
 
 let port: StatusPort;
 let ready = false;
+let stats: (() => Promise<string>) | undefined;
+let statsAsked = 0;
 beforeEach(async () => {
   port = await createStatusPort('127.0.0.1:0', {
     live: () => ({ ok: true, text: 'ok' }),
     ready: () => ({ ok: ready, text: ready ? 'epoch 1 serves' : 'no epoch serves' }),
+    proxyMetrics: () => {
+      statsAsked++;
+      return stats?.();
+    },
     metrics: () =>
       renderMetrics(
         agentMetrics({
@@ -81,4 +88,27 @@ test('metrics are Prometheus text with escaped labels', async () => {
 
 test.each(['nonsense', '127.0.0.1:99999', '127.0.0.1'])('refuses the address %s', async (address) => {
   await expect(createStatusPort(address, {} as never)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+});
+
+test('the stats of the Envoy that serves, asked of it once for all who ask meanwhile', async () => {
+  expect(await get('/stats/prometheus')).toEqual({ status: 503, text: 'no Envoy serves\n' });
+  stats = () => Promise.reject(new Error('its admin is silent'));
+  expect(await get('/stats/prometheus')).toEqual({ status: 503, text: 'its admin is silent\n' });
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const asked = Promise.withResolvers<void>();
+  stats = () => {
+    asked.resolve();
+    return promise;
+  };
+  statsAsked = 0;
+  const socket = connect(port.port, '127.0.0.1');
+  const ask = 'GET /stats/prometheus HTTP/1.1\r\nhost: a\r\n';
+  // Both are read in one turn.
+  socket.write(`${ask}\r\n${ask}connection: close\r\n\r\n`);
+  await asked.promise;
+  resolve('envoy_server_live 1\n');
+  let answers = '';
+  for await (const chunk of socket) answers += chunk;
+  expect(answers.match(/envoy_server_live 1/g)).toHaveLength(2);
+  expect(statsAsked).toBe(1);
 });

@@ -20,6 +20,8 @@ export interface StatusHandlers {
   ready(): Health;
   /** Prometheus text. */
   metrics(): string;
+  /** The same, of the proxy that serves; undefined: none serves. Absent where the proxy is no Envoy. */
+  proxyMetrics?(): Promise<string> | undefined;
 }
 
 export interface StatusPort {
@@ -35,7 +37,8 @@ export interface StatusPort {
 }
 
 /**
- * Serves /livez, /readyz, /metrics, and /healthz/ready, which is what pilot-agent's status port answers to. `where`: an
+ * Serves /livez, /readyz, /metrics, and /healthz/ready and /stats/prometheus, which are what pilot-agent's status port and Istio's
+ * Envoy answer to. `where`: an
  * address, of which port 0 takes a free one; or an open listen socket, taken over. Throws CONFIG_INVALID when the address
  * can not be had, with the system's error as its cause.
  */
@@ -84,6 +87,14 @@ function rawFd(server: Server): number {
 }
 
 function answer(handlers: StatusHandlers, leaving: () => boolean): RequestListener {
+  /** Who asks while an answer is on its way gets the same one: it may be megabytes, and comes by the one connection to the admin. */
+  let asked: Promise<string> | undefined;
+  const proxyMetrics = (): Promise<string> => {
+    asked ??= (handlers.proxyMetrics?.() ?? Promise.reject(new Error('no Envoy serves'))).finally(() => {
+      asked = undefined;
+    });
+    return asked;
+  };
   return (request, response) => {
     if (leaving()) response.setHeader('connection', 'close');
     const send = (status: number, type: string, text: string): void => {
@@ -104,8 +115,18 @@ function answer(handlers: StatusHandlers, leaving: () => boolean): RequestListen
           return health(handlers.ready());
         case '/metrics':
           return send(200, METRICS_CONTENT_TYPE, handlers.metrics());
+        case '/stats/prometheus':
+          proxyMetrics().then(
+            (text) => send(200, METRICS_CONTENT_TYPE, text),
+            (error: Error) => send(503, 'text/plain; charset=utf-8', `${error.message}\n`),
+          );
+          return;
         default:
-          return send(404, 'text/plain', 'no such path; there are /livez, /readyz, /healthz/ready and /metrics\n');
+          return send(
+            404,
+            'text/plain',
+            'no such path; there are /livez, /readyz, /healthz/ready, /metrics and /stats/prometheus\n',
+          );
       }
     } catch (thrown) {
       if (!response.headersSent) send(500, 'text/plain', `${thrown instanceof Error ? thrown.message : thrown}\n`);

@@ -105,7 +105,7 @@ it('the record tells once that the source is away, and once that it is back', ()
   let state = step();
   for (const event of [
     { type: 'unmeasured', reason: 'gone' },
-    { type: 'unmeasured', reason: 'gone' },
+    { type: 'unmeasured', reason: 'still gone' },
     { type: 'measured', measured: { at: START } },
   ] as const) {
     const result = plan(state, fleet.observe(), START, event);

@@ -46,10 +46,8 @@ export function plan(
       measured(turn, event.measured);
       break;
     case 'unmeasured':
-      if (turn.state.unmeasured !== event.reason) {
-        turn.set({ unmeasured: event.reason });
-        turn.note('unmeasured', event.reason);
-      }
+      if (turn.state.unmeasured === undefined) turn.note('unmeasured', event.reason);
+      turn.set({ unmeasured: event.reason });
       break;
     case 'spec':
       turn.set({ spec: { ...event.spec, target: state.spec.target } });

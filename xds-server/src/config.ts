@@ -20,9 +20,7 @@ const prometheus = z.strictObject({
   bearerTokenFile: z.string().min(1).optional(),
   caFile: z.string().min(1).optional(),
   /** Labels by which it knows a proxy, or a Pod and its namespace. */
-  labels: z
-    .union([z.strictObject({ proxy: label }), z.strictObject({ pod: label, namespace: label })])
-    .default({ proxy: 'proxy' }),
+  labels: z.union([z.strictObject({ proxy: label }), z.strictObject({ pod: label, namespace: label })]).optional(),
   failedRequests: query.optional(),
   p99Ms: query.optional(),
   everySeconds: z.number().min(1).max(3_600).default(15),

@@ -229,7 +229,7 @@ describe('the config', () => {
     resolveConfig({ metrics: { prometheus: { url: 'http://p:9090', ...prometheus } } } as never).prometheus;
 
   it('needs a URL alone', () => {
-    expect(resolve({})).toEqual({ url: 'http://p:9090', labels: { proxy: 'proxy' }, everySeconds: 15 });
+    expect(resolve({})).toEqual({ url: 'http://p:9090', everySeconds: 15 });
     expect(resolve({ labels: { pod: 'pod', namespace: 'namespace' } })?.labels).toEqual({
       pod: 'pod',
       namespace: 'namespace',

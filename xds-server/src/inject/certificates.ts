@@ -15,6 +15,7 @@
  * No step but `create` makes an admission fail, whichever of the two sides is late: and that one is where nothing could be served.
  */
 import { X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import type { Identity } from './x509.ts';
 
 export interface CertificateState {
@@ -69,7 +70,9 @@ export function planCertificates(
   if (serving === undefined || !serving.checkIssued(authority)) {
     return { type: 'renew', why: 'what is served is not of the authority' };
   }
-  const missing = names.find((name) => !serving.checkHost(name) && !serving.checkIP(name));
+  const missing = names.find(
+    (name) => (isIP(name) === 0 ? serving.checkHost(name) : serving.checkIP(name)) === undefined,
+  );
   if (missing !== undefined) return { type: 'renew', why: `the certificate is not for ${missing}` };
   if (now >= due(serving)) return { type: 'renew', why: 'two thirds of its time are over' };
   const waits = [due(serving)];

@@ -1,5 +1,6 @@
 // Decorators of the ASN.1 library register themselves by it.
 import 'reflect-metadata';
+import type { webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
 import * as x509 from '@peculiar/x509';
 
@@ -71,11 +72,11 @@ export async function issue(authority: Identity, names: readonly string[], valid
 
 const pem = (certificate: x509.X509Certificate): string => `${certificate.toString('pem')}\n`;
 
-async function exported(key: CryptoKey): Promise<string> {
+async function exported(key: webcrypto.CryptoKey): Promise<string> {
   return `${x509.PemConverter.encode(await crypto.subtle.exportKey('pkcs8', key), 'PRIVATE KEY')}\n`;
 }
 
-async function imported(text: string): Promise<CryptoKey> {
+async function imported(text: string): Promise<webcrypto.CryptoKey> {
   const [der = new ArrayBuffer()] = x509.PemConverter.decode(text);
   return crypto.subtle.importKey('pkcs8', der, ALGORITHM, false, ['sign']);
 }

@@ -12,6 +12,7 @@ import type { Log } from '../log.ts';
 import type { Store, Stored } from '../store/store.ts';
 import { Adoptions } from './adoptions.ts';
 import { type OrderSink, runCommand } from './commands.ts';
+import type { Live } from './live.ts';
 import { nextWake, step } from './machine.ts';
 import { persist, untilThere } from './persist.ts';
 import { Shares } from './shares.ts';
@@ -25,6 +26,7 @@ import {
   type UpgradeState,
   type UpgradeWish,
 } from './state.ts';
+import { TakeUp } from './take-up.ts';
 import { Verbs } from './verbs.ts';
 
 export interface DriverOptions {
@@ -42,19 +44,6 @@ export interface DriverOptions {
   readonly owns?: (proxy: string) => boolean;
   readonly onUpgrade?: (state: UpgradeState) => void;
   readonly onRecord?: (entry: RecordEntry, state: UpgradeState) => void;
-}
-
-interface Live {
-  state: UpgradeState;
-  version: string;
-  seq: number;
-  /** Events of one upgrade are handled one after the other. */
-  queue: Promise<void>;
-  timer?: NodeJS.Timeout;
-  /** The newest verdict that waits for its turn: of several only the last is news. */
-  verdict?: Extract<UpgradeEvent, { type: 'verdict' }> | undefined;
-  /** Aborted: this controller has let it go. */
-  readonly gone: AbortController;
 }
 
 /** Not begun, for one proxy at once. A script that proposes in a loop meets this bound. */
@@ -76,14 +65,25 @@ export class Driver {
   readonly #shares: Shares;
   /** New ones that are being stored here. */
   readonly #inserting = new Set<string>();
-  /** Resolved when everything is taken up that is this controller's to run. */
-  #settled: Promise<void> = Promise.resolve();
+  readonly #takeUp: TakeUp;
   readonly #stop = new AbortController();
 
   constructor(options: DriverOptions) {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#bounds = options.bounds ?? DEFAULT_BOUNDS;
+    const { store, log } = options;
+    this.#takeUp = new TakeUp(
+      {
+        store,
+        log,
+        wanted: (state) => this.#wanted(state),
+        run: (state, version, seq) => this.#run(state, version, seq),
+        find: (id) => this.find(id),
+        event: (id, event) => this.event(id, event),
+      },
+      this.#stop.signal,
+    );
     this.#shares = new Shares(
       () => this.active(),
       (id, perSecond) => void this.event(id, { type: 'share', perSecond }),
@@ -95,10 +95,10 @@ export class Driver {
       newId: (now) => this.#newId(now),
       stored: async (id) => (await options.store.upgrade(id)) !== undefined,
       settled: async (proxy, oldEpoch, id) => {
-        await this.#settled;
+        await this.#takeUp.settled;
         return !this.#owns(proxy) || this.owner(proxy, id ?? '', oldEpoch) !== undefined;
       },
-      insert: (state, first) => untilThere(() => this.#insert(state, first), this.#options.log, this.#stop.signal),
+      insert: (state, first) => untilThere(() => this.#insert(state, first), log, this.#stop.signal),
       owner: (proxy, id, oldEpoch) => this.owner(proxy, id, oldEpoch),
       event: (id, event) => this.event(id, event),
     });
@@ -106,53 +106,53 @@ export class Driver {
 
   /** Takes up what an earlier controller left. Rejects when the store can not be read. */
   start(): Promise<void> {
-    const started = this.#takeUp(() => this.#options.store.upgrades());
-    this.#settled = started.catch(() => undefined);
-    return started;
+    return this.#takeUp.start();
   }
 
   /** Whose the proxies are changed: lets go at once what is not ours any more, takes up what is. */
   rebalance(): Promise<void> {
     for (const live of [...this.#live.values()]) if (!this.#owns(live.state.proxy)) this.#letGo(live);
-    const { store, log } = this.#options;
-    const before = this.#settled;
-    this.#settled = before
-      .then(() => this.#takeUp(() => untilThere(() => store.upgrades(), log, this.#stop.signal)))
-      .catch((thrown) => log.error({ err: toSluiceError(thrown) }, 'upgrades could not be taken up'));
-    return this.#settled;
+    return this.#takeUp.again();
   }
 
-  /** An upgrade was written, by whatever controller: one that is this one's to run and is not known here is taken up. */
-  async noticed({ state }: Stored): Promise<void> {
+  /**
+   * An upgrade was written, by whatever controller: one that is this one's to run and is not known here is taken up, one that another
+   * controller changed is read again.
+   */
+  async noticed({ state, version }: Stored): Promise<void> {
     const { id, proxy } = state;
     this.#shares.noticed(state, !this.#owns(proxy));
-    await this.#settled;
-    if (!this.#owns(proxy) || this.#live.has(id) || this.#inserting.has(id) || isOver(state)) return;
-    // What is told may be older than what is stored.
-    const stored = await this.#options.store.upgrade(id);
-    if (stored !== undefined) await this.#takeUp(async () => [stored]);
+    await this.#takeUp.settled;
+    const live = this.#live.get(id);
+    if (live !== undefined) {
+      // Behind our own writes: their versions are known then.
+      live.queue = live.queue
+        .then(() => this.#refresh(live, version))
+        .catch((thrown) => this.#failed(live, 'noticed', thrown));
+      return live.queue;
+    }
+    if (!this.#wanted(state) || isOver(state)) return;
+    await this.#takeUp.one(id);
     await this.giveTurns(proxy);
   }
 
-  async #takeUp(read: () => Promise<readonly Stored[]>): Promise<void> {
-    const { store } = this.#options;
-    const taken: string[] = [];
-    for (const { state, version } of (await read()).slice().reverse()) {
-      if (isOver(state)) continue;
-      if (!this.#owns(state.proxy) || this.#live.has(state.id) || this.#inserting.has(state.id)) continue;
-      const seq = (await store.record(state.id)).length;
-      if (!this.#owns(state.proxy) || this.#live.has(state.id)) continue;
-      this.#run(complete(state), version, seq);
-      taken.push(state.id);
-    }
-    for (const id of taken) {
-      await this.#resumeRollback(id);
-      await this.event(id, { type: 'resumed' });
-    }
+  async #refresh(live: Live, told: string): Promise<void> {
+    if (live.gone.signal.aborted || told === live.version) return;
+    const stored = await this.#options.store.upgrade(live.state.id);
+    if (stored?.version !== live.version) await this.#lost(live, stored, { type: 'resumed' }, 1);
+  }
+
+  #failed(live: Live, event: string, thrown: unknown): void {
+    if (live.gone.signal.aborted) return;
+    this.#options.log.error({ upgrade: live.state.id, event, err: toSluiceError(thrown) }, 'upgrade event failed');
   }
 
   #owns(proxy: string): boolean {
     return !this.#stop.signal.aborted && (this.#options.owns?.(proxy) ?? true);
+  }
+
+  #wanted({ id, proxy }: UpgradeState): boolean {
+    return this.#owns(proxy) && !this.#live.has(id) && !this.#inserting.has(id);
   }
 
   #run(state: UpgradeState, version: string, seq: number): void {
@@ -166,14 +166,6 @@ export class Driver {
     this.#live.delete(state.id);
     if (state.oldEpoch !== undefined) this.#options.orders.clear(state.proxy, state.oldEpoch);
     this.#options.log.info({ upgrade: state.id, proxy: state.proxy }, 'upgrade is let go: another controller runs it');
-  }
-
-  /** A rollback concerns two upgrades, which are stored one after the other: what was between them is made good. */
-  async #resumeRollback(id: string): Promise<void> {
-    const state = this.#live.get(id)?.state;
-    if (state?.rollbackOf !== undefined) await this.event(state.rollbackOf, { type: 'rollback', rollbackId: id });
-    const back = state?.rollbackId === undefined ? undefined : await this.find(state.rollbackId);
-    if (back?.epoch !== undefined) await this.event(id, { type: 'rollbackServing' });
   }
 
   /** Under way, oldest first. */
@@ -245,7 +237,7 @@ export class Driver {
   async epochsChanged(proxy: string, slot: string, hello: boolean): Promise<void> {
     const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
     for (const epoch of epochs) if (epoch.state === 'draining') await this.adoptions.draining(proxy, slot, epoch);
-    await this.#settled;
+    await this.#takeUp.settled;
     const ids = [...this.#live.values()].filter((one) => one.state.proxy === proxy).map((one) => one.state.id);
     for (const id of ids) await this.event(id, { type: 'epochs', slot, epochs, hello });
     await this.giveTurns(proxy);
@@ -287,11 +279,7 @@ export class Driver {
     live.queue = live.queue.then(async () => {
       const newest = event.type === 'verdict' ? (live.verdict ?? event) : event;
       if (event.type === 'verdict') live.verdict = undefined;
-      await this.#handle(live, newest).catch((thrown) => {
-        if (live.gone.signal.aborted) return;
-        const error = toSluiceError(thrown);
-        this.#options.log.error({ upgrade: id, event: event.type, err: error }, 'upgrade event failed');
-      });
+      await this.#handle(live, newest).catch((thrown) => this.#failed(live, event.type, thrown));
     });
     return live.queue;
   }
@@ -301,7 +289,7 @@ export class Driver {
     this.#stop.abort();
     this.#shares.close();
     for (const live of this.#live.values()) clearTimeout(live.timer);
-    await Promise.all([this.#settled, ...[...this.#live.values()].map((live) => live.queue)]);
+    await Promise.all([this.#takeUp.settled, ...[...this.#live.values()].map((live) => live.queue)]);
   }
 
   async #handle(live: Live, event: UpgradeEvent, lost = 0): Promise<void> {
@@ -361,6 +349,8 @@ export class Driver {
     live.state = { ...complete(stored.state), ...(verdict !== undefined && { verdict }) };
     live.version = stored.version;
     await this.#handle(live, event, lost);
+    // What the other one ordered its link may not have reached.
+    if (event.type !== 'resumed') await this.#handle(live, { type: 'resumed' }, lost);
   }
 
   #phaseChanged(state: UpgradeState): void {

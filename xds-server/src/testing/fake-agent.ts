@@ -77,13 +77,14 @@ export class FakeAgent {
     this.#socket.write(bytes);
   }
 
-  /** The first message of this type that was not taken yet; it is taken. */
-  async next<T extends ControllerMessage['type']>(type: T): Promise<Extract<ControllerMessage, { type: T }>> {
-    const at = this.received.findIndex((message) => message.type === type);
+  /** The first message of one of these types that was not taken yet; it is taken. */
+  async next<T extends ControllerMessage['type']>(...types: T[]): Promise<Extract<ControllerMessage, { type: T }>> {
+    const test = ({ type }: ControllerMessage) => (types as string[]).includes(type);
+    const at = this.received.findIndex(test);
     if (at !== -1) return this.received.splice(at, 1)[0] as Extract<ControllerMessage, { type: T }>;
     return new Promise((resolve) => {
       this.#waiting.push({
-        test: (message) => message.type === type,
+        test,
         resolve: (message) => resolve(message as Extract<ControllerMessage, { type: T }>),
       });
     });

@@ -62,6 +62,6 @@ function firstTerm(time: Date): number {
 }
 
 /** metav1.MicroTime has six digits. */
-function microTime(time: Date): string {
+export function microTime(time: Date): string {
   return time.toISOString().replace('Z', '000Z');
 }

@@ -1,5 +1,6 @@
 import { DEFAULT_POLICY, type DrainPolicy, parsePolicy, SluiceError } from '@sluice/contract';
 import { z } from 'zod';
+import type { KubernetesConfig } from './kube/kube-controller.ts';
 import type { PrometheusOptions } from './rollout/index.ts';
 
 const address = z
@@ -26,6 +27,13 @@ const prometheus = z.strictObject({
   everySeconds: z.number().min(1).max(3_600).default(15),
 });
 
+const kubernetes = z.strictObject({
+  kubeconfig: z.string().min(1).optional(),
+  namespace: z.string().min(1).optional(),
+  watch: z.string().min(1).optional(),
+  lease: z.string().min(1).default('sluice-controller'),
+});
+
 const schema = z.strictObject({
   /** HTTP API, metrics and the agents' links. Port 0 = any free one. */
   apiAddress: address.default('127.0.0.1:18080'),
@@ -33,14 +41,16 @@ const schema = z.strictObject({
   xdsAddress: address.default('127.0.0.1:18000'),
   /** Folder of resource files in Envoy's form; none = only drain orders are served. */
   resources: z.string().min(1).optional(),
-  /** SQLite file of the state; `:memory:` keeps none. */
-  state: z.string().min(1).default('sluice.db'),
+  /** SQLite file of the state; `:memory:` keeps none. Default: `sluice.db`; in Kubernetes the state is in resources. */
+  state: z.string().min(1).optional(),
   /** One token for all agents, or a map proxy -> token where `*` stands for the others. None = all are let in. */
   tokens: z.union([z.string().min(1), z.record(z.string(), z.string().min(1))]).optional(),
   /** Laid over the default drain policy. */
   policy: z.unknown().optional(),
   /** What judges rollouts besides the agents. */
   metrics: z.strictObject({ prometheus }).optional(),
+  /** HotUpgrades are carried out, by whichever replica leads. */
+  kubernetes: kubernetes.optional(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 
@@ -50,7 +60,9 @@ export interface ResolvedConfig {
   readonly api: { readonly host: string; readonly port: number };
   readonly xdsAddress: string;
   readonly resources: string | undefined;
-  readonly state: string;
+  /** undefined: in Kubernetes' resources. */
+  readonly state: string | undefined;
+  readonly kubernetes: KubernetesConfig | undefined;
   readonly tokens: Readonly<Record<string, string>> | undefined;
   readonly policy: DrainPolicy;
   readonly prometheus: PrometheusOptions | undefined;
@@ -65,12 +77,14 @@ export function resolveConfig(config: ControllerConfig): ResolvedConfig {
     throw new SluiceError('CONFIG_INVALID', `${issue?.path.join('.') || 'config'}: ${issue?.message ?? 'wrong'}`);
   }
   const { apiAddress, xdsAddress, resources, state, tokens, policy, metrics, logLevel } = result.data;
+  const { kubernetes } = result.data;
   const colon = apiAddress.lastIndexOf(':');
   return {
     api: { host: apiAddress.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(apiAddress.slice(colon + 1)) },
     xdsAddress,
     resources,
-    state,
+    state: state ?? (kubernetes === undefined ? 'sluice.db' : undefined),
+    kubernetes,
     tokens: typeof tokens === 'string' ? { '*': tokens } : tokens,
     policy: parsePolicy(policy, DEFAULT_POLICY),
     prometheus: metrics?.prometheus,

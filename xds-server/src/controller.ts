@@ -1,6 +1,13 @@
 import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AgentMessage, type EpochStatus, type ProxyView, SluiceError, toSluiceError } from '@sluice/contract';
+import {
+  type AgentMessage,
+  type EpochStatus,
+  type ProxyView,
+  type RolloutEntry,
+  SluiceError,
+  toSluiceError,
+} from '@sluice/contract';
 import { createApp } from './api/app.ts';
 import { Hub } from './api/hub.ts';
 import { Metrics } from './api/metrics.ts';
@@ -9,6 +16,8 @@ import type { ResolvedConfig } from './config.ts';
 import { Driver } from './drain/driver.ts';
 import { hear } from './drain/hear.ts';
 import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
+import { type KubeAccess, KubeController, type KubernetesConfig } from './kube/kube-controller.ts';
+import { notLeading } from './kube/reconcile.ts';
 import { Agents } from './link/agents.ts';
 import { Requests } from './link/requests.ts';
 import { type AgentLink, LinkServer } from './link/server.ts';
@@ -20,6 +29,7 @@ import { Ownership } from './replicas/ownership.ts';
 import { XdsRelay } from './replicas/relay.ts';
 import { watchResources } from './resources/index.ts';
 import { PlainFleet, PrometheusSource, Rollouts, rolloutView } from './rollout/index.ts';
+import type { RolloutState } from './rollout/state.ts';
 import type { Store } from './store/store.ts';
 import { CONTROLLER_VERSION } from './version.ts';
 import { createXdsServer, SnapshotCache } from './xds/index.ts';
@@ -31,8 +41,16 @@ export interface Controller {
   close(): Promise<void>;
 }
 
-/** What a controller has that is not alone. */
+/** What a controller has that is not alone, or that lives in Kubernetes. */
 export interface ControllerParts {
+  readonly kube?:
+    | {
+        readonly config: KubernetesConfig;
+        readonly access: KubeAccess;
+        /** Told the term of this leader: writes of the state carry it. */
+        readonly fenced?: ((fence: () => number | undefined) => void) | undefined;
+      }
+    | undefined;
   readonly membership?: Membership | undefined;
   /** How the other replicas and their agents reach this one, once it listens. */
   readonly addresses?:
@@ -43,6 +61,7 @@ export interface ControllerParts {
 const CLOSE_MS = 5_000;
 const LEAVE_MS = 2_000;
 const XDS_GRACE_MS = 1_000;
+const LIST_MS = 10_000;
 /** Kinds whose answers the API shows. */
 const SHOWN_KINDS = ['cds', 'eds', 'lds', 'rds', 'sds', 'ecds', 'rtds'] as const;
 
@@ -51,7 +70,7 @@ export async function openController(
   config: ResolvedConfig,
   store: Store,
   log: Log,
-  { membership, addresses }: ControllerParts = {},
+  { membership, addresses, kube: place }: ControllerParts = {},
 ): Promise<Controller> {
   const stop = new AbortController();
   const ownership = new Ownership(membership);
@@ -74,17 +93,21 @@ export async function openController(
   const orders = new XdsOrders(cache, xds, log);
   const proxyOf = (proxy: string): ProxyView =>
     proxyView(proxy, agents, driver.active(proxy), xdsView(proxy), (id) => ownership.isLive(id));
-  const showProxy = (proxy: string): void => hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
+  const showProxy = (proxy: string): void => {
+    hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
+    kube?.changed(proxy);
+  };
   const driver: Driver = new Driver({
     store,
     agents,
     orders,
     log,
-    policy: config.policy,
+    policy: (proxy) => kube?.view.policyOf(proxy) ?? config.policy,
     owns: (proxy) => ownership.owns(proxy),
     onUpgrade: (state) => {
       hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) });
       rollouts.changed();
+      kube?.changed(state.proxy);
     },
     onRecord: (record, state) => {
       metrics.record(record, state);
@@ -92,14 +115,44 @@ export async function openController(
     },
   });
   const fleet = new PlainFleet(driver, agents);
+  const source = config.prometheus === undefined ? undefined : new PrometheusSource(config.prometheus);
+  const shown = {
+    onRollout: (state: RolloutState) => hub.publish({ kind: 'rollout', rollout: rolloutView(state) }),
+    onEntry: (entry: RolloutEntry) => hub.publish({ kind: 'rolloutRecord', entry }),
+  };
   const rollouts: Rollouts = new Rollouts({
     store,
     fleet,
     log,
-    ...(config.prometheus !== undefined && { metrics: new PrometheusSource(config.prometheus) }),
-    onRollout: (state) => hub.publish({ kind: 'rollout', rollout: rolloutView(state) }),
-    onEntry: (entry) => hub.publish({ kind: 'rolloutRecord', entry }),
+    ...(source !== undefined && { metrics: source }),
+    own: ({ pods }) => pods === undefined,
+    ...shown,
   });
+  const kube =
+    place &&
+    new KubeController({
+      ...place,
+      store,
+      agents,
+      verdict: (proxy, epoch) => driver.active(proxy).find((one) => one.oldEpoch === epoch)?.verdict,
+      isLive: (replica) => ownership.isLive(replica),
+      standard: config.policy,
+      metrics: source,
+      log,
+      ...shown,
+    });
+  place?.fenced?.(() => kube?.fence);
+  /** Those of HotUpgrades are the leader's. */
+  const desk: Pick<Rollouts, 'create' | 'find' | 'event'> = {
+    create: (spec) => rollouts.create(spec),
+    find: (id) => (kube?.rollouts ?? rollouts).find(id),
+    event: async (id, event) => {
+      const { spec } = await desk.find(id);
+      const own = spec.pods === undefined ? rollouts : kube?.rollouts;
+      if (own === undefined) throw notLeading();
+      return own.event(id, event);
+    },
+  };
   const metrics = new Metrics({
     version: CONTROLLER_VERSION,
     agents,
@@ -197,6 +250,7 @@ export async function openController(
       case 'crashed':
         log.warn({ proxy, slot, epoch: message.epoch, relaunchedAs: message.relaunchedAs }, 'an Envoy crashed');
         guarded('a crash', crashed(proxy, message.epoch));
+        kube?.crashed(proxy, slot);
         return;
       case 'epochs': {
         const entry = agents.entry(proxy, slot);
@@ -215,7 +269,7 @@ export async function openController(
 
   const app = createApp({
     driver,
-    rollouts,
+    rollouts: desk,
     agents,
     requests,
     store,
@@ -228,7 +282,9 @@ export async function openController(
     ready: async () => {
       if (stop.signal.aborted) throw new SluiceError('CONTROLLER_AWAY', 'the controller closes');
       await store.ping();
-      return resourceError === undefined ? [] : [`resources: ${resourceError.message}; the last good set is served`];
+      const resources =
+        resourceError === undefined ? [] : [`resources: ${resourceError.message}; the last good set is served`];
+      return [...resources, ...(kube?.troubles ?? [])];
     },
   });
   const links = new LinkServer(app.server, {
@@ -275,7 +331,7 @@ export async function openController(
     links.close();
     relay.close();
     await Promise.race([
-      Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), rollouts.close(), driver.close()]),
+      Promise.allSettled([app.close(), xds.close(XDS_GRACE_MS), rollouts.close(), driver.close(), kube?.ended()]),
       new Promise((resolve) => setTimeout(resolve, CLOSE_MS).unref()),
     ]);
     clearTimeout(late);
@@ -308,6 +364,9 @@ export async function openController(
       followStore({ store, ownership, agents, driver, hub, showProxy, log }, stop.signal);
     }
     await rollouts.start();
+    kube?.start(stop.signal);
+    // An agent that is heard before has its drain by the controller's policy and not by its HotUpgrade's.
+    await kube?.listed(LIST_MS);
     const xdsPort = await xds.bind(config.xdsAddress);
     await app.listen(config.api).catch((cause) => {
       const { host, port } = config.api;

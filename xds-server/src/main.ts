@@ -1,8 +1,11 @@
 import { pino } from 'pino';
-import { type ControllerConfig, resolveConfig } from './config.ts';
-import { type Controller, openController } from './controller.ts';
+import { type ControllerConfig, type ResolvedConfig, resolveConfig } from './config.ts';
+import { type Controller, type ControllerParts, openController } from './controller.ts';
+import { kubeAccess } from './kube/kube-controller.ts';
 import type { Log } from './log.ts';
+import { ResourceStore } from './store/resource-store.ts';
 import { SqliteStore } from './store/sqlite.ts';
+import type { Store } from './store/store.ts';
 
 export interface StartOptions {
   /** SIGTERM and SIGINT close it; off by default, for the process belongs to the caller. */
@@ -23,7 +26,8 @@ export async function startController(
 ): Promise<StartedController> {
   const resolved = resolveConfig(config);
   const log = options.log ?? pino({ level: resolved.logLevel, base: { component: 'controller' } }, pino.destination(2));
-  const controller = await openController(resolved, new SqliteStore(resolved.state), log);
+  const { store, parts } = partsOf(resolved, log);
+  const controller = await openController(resolved, store, log, parts);
   const ended = Promise.withResolvers<void>();
 
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -41,4 +45,19 @@ export async function startController(
     process.on('SIGINT', onSignal);
   }
   return { apiPort: controller.apiPort, xdsPort: controller.xdsPort, close, done: ended.promise };
+}
+
+/** In Kubernetes the state is in resources, unless a file is given. */
+function partsOf({ state, kubernetes }: ResolvedConfig, log: Log): { store: Store; parts: ControllerParts } {
+  if (kubernetes === undefined) return { store: new SqliteStore(state ?? ':memory:'), parts: {} };
+  const access = kubeAccess(kubernetes);
+  let fence: () => number | undefined = () => undefined;
+  const store =
+    state === undefined
+      ? new ResourceStore({ client: access.client, namespace: access.namespace, log, fence: () => fence() })
+      : new SqliteStore(state);
+  const fenced = (told: () => number | undefined): void => {
+    fence = told;
+  };
+  return { store, parts: { kube: { config: kubernetes, access, fenced } } };
 }

@@ -1,4 +1,4 @@
-import { parsePolicy } from '@sluice/contract';
+import { parsePolicy, SluiceError } from '@sluice/contract';
 import type { ControllerConfig } from '@sluice/xds-server';
 import { Command, Option } from 'commander';
 import { applyConfigFile, configOption } from '../lib/config-file.ts';
@@ -15,6 +15,11 @@ interface Options {
   readonly tokenFile?: string;
   readonly policy?: string | Record<string, unknown>;
   readonly metrics?: string | Record<string, unknown>;
+  readonly kube?: boolean;
+  readonly kubeconfig?: string;
+  readonly kubeNamespace?: string;
+  readonly kubeWatch?: string;
+  readonly kubeLease?: string;
   readonly logLevel: LogLevel;
 }
 
@@ -35,6 +40,21 @@ export function controllerCommand(plan: Plan): Command {
     )
     .addOption(new Option('--policy <file>', 'drain policy to lay over the default, YAML or JSON').env('SLUICE_POLICY'))
     .addOption(new Option('--metrics <file>', 'a Prometheus that judges rollouts, YAML or JSON').env('SLUICE_METRICS'))
+    .addOption(new Option('--kube', 'carry out HotUpgrades of the cluster that this Pod is in').env('SLUICE_KUBE'))
+    .addOption(new Option('--kubeconfig <file>', 'or of that one; implies --kube').env('SLUICE_KUBECONFIG'))
+    .addOption(
+      new Option('--kube-namespace <name>', "of the Lease and the state (default: the Pod's, else the context's)").env(
+        'SLUICE_KUBE_NAMESPACE',
+      ),
+    )
+    .addOption(
+      new Option('--kube-watch <namespace>', 'HotUpgrades of this namespace only (default: of all)').env(
+        'SLUICE_KUBE_WATCH',
+      ),
+    )
+    .addOption(
+      new Option('--kube-lease <name>', 'Lease of the leader (default: sluice-controller)').env('SLUICE_KUBE_LEASE'),
+    )
     .addOption(logOption())
     .addOption(configOption());
   return command.action(() =>
@@ -66,5 +86,22 @@ export async function controllerFields(options: Options) {
     ...(policy !== undefined && { policy }),
     // What it is made of is checked by the controller.
     ...(metrics !== undefined && { metrics: metrics as ControllerConfig['metrics'] }),
+    ...kubernetesFields(options),
   };
+}
+
+function kubernetesFields({ kube, kubeconfig, kubeNamespace, kubeWatch, kubeLease }: Options) {
+  if (kube !== true && kubeconfig === undefined) {
+    const [name] =
+      Object.entries({ kubeNamespace, kubeWatch, kubeLease }).find(([, value]) => value !== undefined) ?? [];
+    if (name === undefined) return {};
+    throw new SluiceError('CONFIG_INVALID', `${name}: expected --kube or --kubeconfig with it, found neither`);
+  }
+  const kubernetes = {
+    ...(kubeconfig !== undefined && { kubeconfig }),
+    ...(kubeNamespace !== undefined && { namespace: kubeNamespace }),
+    ...(kubeWatch !== undefined && { watch: kubeWatch }),
+    ...(kubeLease !== undefined && { lease: kubeLease }),
+  };
+  return { kubernetes };
 }

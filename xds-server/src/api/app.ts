@@ -34,7 +34,7 @@ import { watchRoute } from './watch.ts';
 
 export interface AppParts {
   readonly driver: Driver;
-  readonly rollouts: Rollouts;
+  readonly rollouts: Pick<Rollouts, 'create' | 'find' | 'event'>;
   readonly agents: Agents;
   readonly requests: Requests;
   readonly store: Store;

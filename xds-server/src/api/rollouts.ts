@@ -17,7 +17,7 @@ import type { Store } from '../store/store.ts';
 import { read } from './read.ts';
 
 export interface RolloutParts {
-  readonly rollouts: Rollouts;
+  readonly rollouts: Pick<Rollouts, 'create' | 'find' | 'event'>;
   readonly store: Store;
   readonly policy: DrainPolicy;
 }

@@ -6,8 +6,8 @@ import { Turns } from './turns.ts';
 
 export interface AdoptionParts {
   readonly agents: Agents;
-  /** For drains that nobody asked this controller for. */
-  readonly policy: DrainPolicy;
+  /** For drains of that proxy that nobody asked this controller for. */
+  readonly policy: (proxy: string) => DrainPolicy;
   readonly now: () => number;
   readonly newId: (now: number) => string;
   /** Whether an upgrade of this id is kept, over or not. */
@@ -41,7 +41,7 @@ export class Adoptions {
       const serving = newest !== undefined && newest.epoch > old.epoch ? newest : undefined;
       const taken = old.upgradeId === undefined || (await stored(old.upgradeId));
       const id = taken ? newId(at) : (old.upgradeId as string);
-      return adoptedUpgrade({ id, proxy, slot, old, serving, policy, now: at });
+      return adoptedUpgrade({ id, proxy, slot, old, serving, policy: policy(proxy), now: at });
     });
   }
 
@@ -56,7 +56,7 @@ export class Adoptions {
     await this.#once(proxy, oldEpoch, upgradeId, async () => {
       if (await stored(upgradeId)) return undefined;
       const old = this.#old(proxy, oldSlot, oldEpoch);
-      return handedOver({ proxy, slot, told: { ...told, oldSlot }, old, policy, now: now() });
+      return handedOver({ proxy, slot, told: { ...told, oldSlot }, old, policy: policy(proxy), now: now() });
     });
     const id = owner(proxy, upgradeId, oldEpoch);
     if (id !== undefined) await event(id, told);

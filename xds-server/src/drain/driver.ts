@@ -36,8 +36,8 @@ export interface DriverOptions {
   readonly log: Log;
   readonly now?: () => number;
   readonly bounds?: Bounds;
-  /** For a drain that an agent began by itself. */
-  readonly policy?: DrainPolicy;
+  /** For a drain of that proxy that an agent began by itself. */
+  readonly policy?: (proxy: string) => DrainPolicy;
   /** Ended upgrades kept per proxy. */
   readonly keep?: number;
   /** Whether this controller runs the upgrades of a proxy; always, where it is alone. After a change `rebalance` is called. */
@@ -90,7 +90,7 @@ export class Driver {
     );
     this.adoptions = new Adoptions({
       agents: options.agents,
-      policy: options.policy ?? DEFAULT_POLICY,
+      policy: options.policy ?? (() => DEFAULT_POLICY),
       now: this.#now,
       newId: (now) => this.#newId(now),
       stored: async (id) => (await options.store.upgrade(id)) !== undefined,

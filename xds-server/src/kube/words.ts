@@ -27,24 +27,34 @@ export function podOfProxy(proxy: string): { readonly namespace: string; readonl
 
 const SLOTS: readonly Slot[] = ['1', '2'];
 
-/** Words of the agents that are linked to this process. */
-export class LinkedWords implements Words {
-  readonly #agents: Agents;
-  readonly #verdict: (proxy: string, epoch: number) => Verdict | undefined;
+export interface AgentWordsOptions {
+  readonly agents: Agents;
+  /** The newest verdict of an old epoch that drains, where it is known. */
+  readonly verdict: (proxy: string, epoch: number) => Verdict | undefined;
+  /** Whether another replica of the controller lives: what it wrote of its agents counts. */
+  readonly isLive: (replica: string) => boolean;
+}
+
+/**
+ * Words of the agents that are linked to this process or to another replica. Of those the store tells epochs and no verdict: an
+ * old one is over for us when it has ended.
+ */
+export class KnownWords implements Words {
+  readonly #options: AgentWordsOptions;
   readonly #listeners = new Set<(namespace: string, pod: string) => void>();
 
-  /** @param verdict the newest one of an old epoch that drains, where it is known */
-  constructor(agents: Agents, verdict: (proxy: string, epoch: number) => Verdict | undefined) {
-    this.#agents = agents;
-    this.#verdict = verdict;
+  constructor(options: AgentWordsOptions) {
+    this.#options = options;
   }
 
   of(namespace: string, pod: string, uid: string): AgentWords {
     const proxy = proxyOfPod(namespace, pod);
     const words: { [S in Slot]?: AgentWord } = {};
     for (const slot of SLOTS) {
-      const entry = this.#agents.entry(proxy, slot);
-      if (entry?.link === undefined || entry.labels?.[UID_LABEL] !== uid) continue;
+      const entry = this.#options.agents.entry(proxy, slot);
+      if (entry === undefined || entry.labels?.[UID_LABEL] !== uid) continue;
+      const elsewhere = entry.replica !== undefined && this.#options.isLive(entry.replica);
+      if (entry.link === undefined && !elsewhere) continue;
       words[slot] = { epochs: entry.epochs.map((epoch) => this.#judged(proxy, epoch)) };
     }
     return words;
@@ -65,7 +75,7 @@ export class LinkedWords implements Words {
   /** The list of epochs has the verdict of when it was sent. */
   #judged(proxy: string, epoch: EpochStatus): EpochStatus {
     if (epoch.state !== 'draining') return epoch;
-    const verdict = this.#verdict(proxy, epoch.epoch) ?? epoch.verdict;
+    const verdict = this.#options.verdict(proxy, epoch.epoch) ?? epoch.verdict;
     return verdict === undefined ? epoch : { ...epoch, verdict };
   }
 }

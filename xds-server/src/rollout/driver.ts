@@ -12,6 +12,8 @@ export interface RolloutsOptions {
   readonly fleet: Fleet;
   readonly log: Log;
   readonly metrics?: MetricsSource;
+  /** Which of the stored ones it takes up, where several share a store. All without. */
+  readonly own?: (spec: RolloutSpec) => boolean;
   readonly now?: () => number;
   /** Ended rollouts kept. */
   readonly keep?: number;
@@ -31,12 +33,16 @@ interface Live {
   measureAt: number;
   /** How often in a row the source of metrics gave nothing to judge by. */
   unheard: number;
+  lookedAt: number;
+  /** Events that could not be stored. */
+  readonly kept: RolloutEvent[];
 }
 
 const MAX_TIMER_MS = 2_147_483_647;
 const MEASURE_MS = 20_000;
 const MEASURE_AGAIN_MAX_MS = 60_000;
 const RETRY_MS = 5_000;
+const LANES = 16;
 
 /** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
 export class Rollouts {
@@ -54,9 +60,9 @@ export class Rollouts {
 
   /** Takes up what an earlier controller left. */
   async start(): Promise<void> {
-    const { store } = this.#options;
+    const { store, own = () => true } = this.#options;
     for (const { state, version } of await store.rollouts()) {
-      if (isRolloutOver(state.phase)) continue;
+      if (isRolloutOver(state.phase) || !own(state.spec)) continue;
       const seq = (await store.rolloutRecord(state.id)).length;
       this.#live.set(state.id, live(state, version, seq));
     }
@@ -133,14 +139,14 @@ export class Rollouts {
     return current.state;
   }
 
-  /** Something in the fleet changed: each rollout looks at it anew, once for all that comes within a moment. */
-  changed(): void {
+  /** Something in the fleet changed: each rollout, or only that one, looks at it anew, once for all that comes within a moment. */
+  changed(only?: string): void {
     for (const [id, one] of this.#live) {
-      if (one.due) continue;
+      if (one.due || (only !== undefined && only !== id)) continue;
       one.due = true;
       setTimeout(() => {
         one.due = false;
-        this.#soon(id, { type: 'tick' });
+        this.#look(one);
       }, lookMs(one.state.members.length));
     }
   }
@@ -162,12 +168,22 @@ export class Rollouts {
     this.event(id, event).catch((thrown) => {
       this.#options.log.error({ rollout: id, event: event.type, err: toSluiceError(thrown) }, 'rollout step failed');
       const one = this.#live.get(id);
-      if (one !== undefined) this.#arm(one, this.#now() + RETRY_MS);
+      if (one === undefined) return;
+      // What is told once is kept until it is stored; everything else is seen again at the next look.
+      if (event.type === 'crashed' || event.type === 'resumed') one.kept.push(event);
+      this.#arm(one, this.#now() + RETRY_MS);
     });
   }
 
-  async #step(one: Live, event: RolloutEvent): Promise<void> {
+  /** The next look, and before it what could not be stored. */
+  #look(one: Live): void {
+    for (const event of one.kept.splice(0)) this.#soon(one.state.id, event);
+    this.#soon(one.state.id, { type: 'tick' });
+  }
+
+  async #step(one: Live, event: RolloutEvent, again = true): Promise<void> {
     if (this.#stop.signal.aborted) return;
+    one.lookedAt = this.#now();
     const { fleet, store, log } = this.#options;
     const before = one.state;
     const others = new Set(
@@ -177,19 +193,36 @@ export class Rollouts {
     const result = plan(before, observed, this.#now(), event);
     const entries = result.entries.map((entry, n) => this.#entry(before, one.seq + n, entry));
     if (entries.length > 0 || JSON.stringify(result.state) !== JSON.stringify(before)) {
-      const { version } = await store.updateRollout(result.state, one.version, entries);
+      let version: string;
+      try {
+        ({ version } = await store.updateRollout(result.state, one.version, entries));
+      } catch (thrown) {
+        if (!again || !(thrown instanceof SluiceError && thrown.code === 'ROLLOUT_CONFLICT')) throw thrown;
+        // A write of ours whose answer was lost, or another controller's: the step is made once more, on what is stored.
+        await this.#reload(one);
+        return this.#step(one, event, false);
+      }
       one.version = version;
       one.seq += entries.length;
       one.state = result.state;
       this.#announce(result.state, entries);
     }
-    for (const action of result.actions) {
+    await atOnce(result.actions, (action) =>
       // What could not be ordered now is ordered again: the planner sees that nothing came of it.
-      await fleet.carryOut(action, result.state).catch((thrown) => {
+      fleet.carryOut(action, result.state).catch((thrown) => {
         log.warn({ rollout: before.id, ...action, err: toSluiceError(thrown) }, 'a member could not be ordered');
-      });
-    }
+      }),
+    );
     this.#arm(one, result.wakeAt);
+  }
+
+  async #reload(one: Live): Promise<void> {
+    const { store } = this.#options;
+    const stored = await store.rollout(one.state.id);
+    if (stored === undefined) return;
+    one.seq = (await store.rolloutRecord(one.state.id)).length;
+    one.state = stored.state;
+    one.version = stored.version;
   }
 
   #arm(one: Live, wakeAt: number | undefined): void {
@@ -201,10 +234,12 @@ export class Rollouts {
     const measured = metrics !== undefined && needsMetrics(spec) && judged;
     const at = Math.min(wakeAt ?? Number.POSITIVE_INFINITY, measured ? one.measureAt : Number.POSITIVE_INFINITY);
     if (!Number.isFinite(at)) return;
-    const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
+    // What each of thousands of members waits for comes due at moments of its own: they share a look.
+    const soonest = one.lookedAt + lookMs(one.state.members.length);
+    const wait = Math.min(MAX_TIMER_MS, Math.max(0, Math.max(at, soonest) - this.#now()));
     one.timer = setTimeout(() => {
       if (measured && this.#now() >= one.measureAt) void this.#measure(one);
-      else this.#soon(one.state.id, { type: 'tick' });
+      else this.#look(one);
     }, wait);
   }
 
@@ -245,5 +280,14 @@ function lookMs(members: number): number {
 }
 
 function live(state: RolloutState, version: string, seq: number): Live {
-  return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0, unheard: 0 };
+  return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0, unheard: 0, lookedAt: 0, kept: [] };
+}
+
+/** Some of the orders of one step go out side by side. */
+async function atOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
+  const lane = async (): Promise<void> => {
+    for (const item of left) await work(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(LANES, items.length) }, lane));
 }

@@ -183,7 +183,7 @@ export async function keeperFields(options: Options) {
     envoys: options.envoys,
     xds: options.xds,
     token,
-    labels: options.label === undefined ? undefined : readLabels(splitList(options.label)),
+    labels: labelsOf(options),
     baseId: options.baseId,
     concurrency: options.concurrency,
     hotRestart: options.hotRestart === false ? false : undefined,
@@ -198,7 +198,7 @@ export async function keeperFields(options: Options) {
     podinfo,
   };
   return {
-    proxy: need(options.proxy, '--proxy'),
+    proxy: need(options.proxy ?? podName(), '--proxy'),
     slot,
     dir: needDir({ ...options, slot }),
     envoy: need(options.envoy, '--envoy'),
@@ -211,6 +211,17 @@ export async function keeperFields(options: Options) {
 type Defined<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
 
 /** From the environment a list comes as one text. */
+/** In a Pod, by the downward API: the name under which the controller looks for its proxy (xds-server/src/kube/words.ts). */
+function podName({ POD_NAME, POD_NAMESPACE } = process.env): string | undefined {
+  return POD_NAME && POD_NAMESPACE ? `${POD_NAME}.${POD_NAMESPACE}` : undefined;
+}
+
+/** The uid tells the Pod from another one of its name. */
+function labelsOf({ label }: Options, { POD_UID } = process.env): Record<string, string> | undefined {
+  if (label === undefined && !POD_UID) return undefined;
+  return { ...(POD_UID && { 'sluice.dev/pod-uid': POD_UID }), ...readLabels(splitList(label ?? [])) };
+}
+
 /** `zone=a`, as Kubernetes writes labels. */
 function readLabels(values: readonly string[]): Record<string, string> {
   return Object.fromEntries(

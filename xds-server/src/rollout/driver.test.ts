@@ -4,8 +4,9 @@ import {
   DEFAULT_STRATEGY,
   type RolloutAnalysis,
   type RolloutSpec,
+  SluiceError,
 } from '@sluice/contract';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Log } from '../log.ts';
 import { MemoryStore } from '../store/memory.ts';
 import { Rollouts, type RolloutsOptions } from './driver.ts';
@@ -131,6 +132,66 @@ describe('Rollouts', () => {
     const paused = when((state) => state.phase === 'Paused');
     await controller().create(spec({ maxP99Ms: 50 }));
     expect((await paused).pause?.reason).toContain('80 ms');
+  });
+
+  it('a fleet of thousands that speaks all the time is stored once a second', async () => {
+    const { store, fleet, controller } = rig(2_000);
+    const rollouts = controller();
+    let written = 0;
+    const update = store.updateRollout.bind(store);
+    store.updateRollout = (...args) => {
+      written++;
+      return update(...args);
+    };
+    vi.useFakeTimers();
+    try {
+      const wide = { ...spec(), strategy: { ...DEFAULT_STRATEGY, canary: 0, maxUnavailable: '10%' } };
+      const { id } = await rollouts.create(wide);
+      const names = [...fleet.members.keys()];
+      for (let ms = 0; ms < 30_000; ms += 10) {
+        fleet.advance(names[(ms / 10) % names.length] as string);
+        rollouts.changed();
+        await vi.advanceTimersByTimeAsync(10);
+      }
+      expect((await rollouts.find(id)).members.filter((one) => one.state !== 'waiting').length).toBeGreaterThan(1_000);
+      expect(written).toBeLessThanOrEqual(31);
+      expect(written).toBeGreaterThan(20);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('goes on from what is stored when the answer to its write was lost, and keeps a crash that could not be stored', async () => {
+    const { store, controller, fleet } = rig(3);
+    const rollouts = controller();
+    const { id } = await rollouts.create(spec());
+    const update = store.updateRollout.bind(store);
+    const away = () => new SluiceError('KUBE_AWAY', 'no answer');
+    let lost = true;
+    store.updateRollout = async (...args) => {
+      const stored = await update(...args);
+      if (!lost) return stored;
+      lost = false;
+      throw away();
+    };
+    await expect(rollouts.event(id, { type: 'pause', by: 'jo' })).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+    // It was stored all the same.
+    expect((await rollouts.event(id, { type: 'resume', by: 'jo' })).phase).toBe('Progressing');
+    expect((await store.rolloutRecord(id)).map((one) => one.seq)).toEqual([0, 1, 2, 3]);
+
+    vi.useFakeTimers();
+    try {
+      store.updateRollout = () => Promise.reject(away());
+      const [member] = (await rollouts.find(id)).members;
+      rollouts.crashed('p0', member?.upgradeId as string);
+      await vi.advanceTimersByTimeAsync(1);
+      store.updateRollout = update;
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect((await rollouts.find(id)).members[0]?.crashes).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+    expect(fleet.taken.length).toBeGreaterThan(0);
   });
 
   it('an empty selection and an unknown rollout are told by their codes', async () => {

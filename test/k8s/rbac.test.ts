@@ -1,11 +1,16 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { KubeConfig, type KubernetesObject, type V1Pod, type V1SelfSubjectRulesReview } from '@kubernetes/client-node';
-import { isReason, type Kind, KubeClient, LEASES, PODS } from '@sluice/xds-server/kube/client';
+import { DEFAULT_ANALYSIS, DEFAULT_POLICY, DEFAULT_STRATEGY } from '@sluice/contract';
+import { isReason, type Kind, KubeClient, LEASES, PODS, pathOf } from '@sluice/xds-server/kube/client';
 import { API_VERSION } from '@sluice/xds-server/kube/crds';
 import { takePart } from '@sluice/xds-server/kube/election';
 import { tell } from '@sluice/xds-server/kube/events';
 import { Informer } from '@sluice/xds-server/kube/informer';
+import { newRollout } from '@sluice/xds-server/rollout/state';
+import { sampleUpgrade } from '@sluice/xds-server/store/conformance';
+import { MESH_PROXIES, PROXY_ROLLOUTS, PROXY_UPGRADES, RECORD_CHUNKS } from '@sluice/xds-server/store/resource-api';
+import { ResourceStore } from '@sluice/xds-server/store/resource-store';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 import { Cluster } from '../harness/k8s/cluster.ts';
@@ -48,8 +53,7 @@ beforeAll(async () => {
           object.status?.conditions?.some(({ type, status }) => type === 'Established' && status === 'True')) ||
         undefined,
     );
-  await established('hotupgrades.sluice.dev');
-  await established('drainpolicies.sluice.dev');
+  for (const { metadata } of manifests('crds')) await established(metadata?.name ?? '');
   const config = new KubeConfig();
   config.loadFromFile(await cluster.serviceAccountKubeconfig(SYSTEM, 'sluice-controller'));
   client = new KubeClient(config);
@@ -105,6 +109,7 @@ it('the controller has the rights for all its calls', async () => {
     status: { fence: 1, phase: 'Done' },
   };
   await client.apply(UPGRADES, status, { subresource: 'status' });
+  await client.patch(UPGRADES, place('all'), 'merge', { metadata: { finalizers: ['sluice.dev/rollout'] } });
   await client.patch(POLICIES, { ...place('gentle'), subresource: 'status' }, 'merge', { status: { fence: 1 } });
   await client.patch(PODS, place('shop'), 'strategic', {
     spec: { containers: [{ name: 'proxy-1', image: 'mesh/proxy:2' }] },
@@ -127,6 +132,39 @@ it('the controller has the rights for all its calls', async () => {
     name: 'sluice-controller',
   });
   expect(lease.spec?.holderIdentity ?? '').toBe('');
+});
+
+it('the state in its own namespace is its own to write, and the garbage collector’s to clean up', async () => {
+  const store = new ResourceStore({ client, namespace: SYSTEM, agentsMs: 1, endedMs: 1 });
+  const end = new AbortController();
+  const told = new Set<string>();
+  const all = new Promise<void>((resolve) => {
+    store.watch(({ kind }) => told.add(kind).size === 3 && resolve(), end.signal);
+  });
+  await store.ping();
+  await store.putAgent({ proxy: 'a', slot: '1', agentVersion: '1', versions: [], epochs: [], seenAt: 1 });
+  await store.putAgent({ proxy: 'a', slot: '1', agentVersion: '2', versions: [], epochs: [], seenAt: 1 });
+  expect(await store.agents()).toHaveLength(1);
+  const { version } = await store.insertUpgrade(sampleUpgrade('u'), []);
+  await store.updateUpgrade(sampleUpgrade('u', { phase: 'Done' }), version, []);
+  await store.appendEnded('u', [], 1);
+  await store.appendEnded('u', [], 2);
+  expect(await store.ended('u')).toEqual({ items: [], dropped: 2 });
+  const spec = { selector: { proxies: [], labels: {} }, target: { to: '1' }, policy: DEFAULT_POLICY };
+  const rollout = newRollout('r', { ...spec, strategy: DEFAULT_STRATEGY, analysis: DEFAULT_ANALYSIS }, 1);
+  const made = await store.insertRollout(rollout, []);
+  await store.updateRollout({ ...rollout, phase: 'Done' }, made.version, []);
+  await all;
+  end.abort();
+  await store.prune('edge', 0);
+  await store.pruneRollouts(0);
+  expect([...(await store.upgrades()), ...(await store.rollouts())]).toEqual([]);
+  await store.close();
+  const chunks = await client.list(RECORD_CHUNKS, { namespace: SYSTEM });
+  const chunk = { namespace: SYSTEM, name: chunks.items[0]?.metadata?.name };
+  expect(await refused(client.json('DELETE', pathOf(RECORD_CHUNKS, chunk)))).toBe(true);
+  for (const kind of [MESH_PROXIES, PROXY_UPGRADES, PROXY_ROLLOUTS, RECORD_CHUNKS])
+    expect(await refused(client.list(kind, { namespace: 'default' }))).toBe(true);
 });
 
 const refused = async (call: Promise<unknown>) =>
@@ -154,17 +192,24 @@ it('and for no others', async () => {
       .sort();
   };
   const everywhere = [
+    'drainpolicies get list watch',
     'events create patch',
-    'hotupgrades drainpolicies get list watch',
+    'hotupgrades get list patch watch',
     'hotupgrades/status drainpolicies/status patch',
     'pods get list patch watch',
     'sidecarsets get list patch watch',
   ];
   expect(await rules('default')).toEqual(everywhere);
-  expect(await rules(SYSTEM)).toEqual([...everywhere, 'leases (sluice-controller) get update', 'leases create'].sort());
+  const own = [
+    'leases (sluice-controller) get update',
+    'leases create',
+    'meshproxies proxyupgrades proxyrollouts create delete get list update watch',
+    'recordchunks create get list update',
+  ];
+  expect(await rules(SYSTEM)).toEqual([...everywhere, ...own].sort());
 
-  expect(await refused(client.apply(UPGRADES, upgrade))).toBe(true);
-  expect(await refused(client.patch(UPGRADES, place('all'), 'merge', { spec: { container: 'x' } }))).toBe(true);
+  expect(await refused(client.apply(UPGRADES, { ...upgrade, metadata: place('another') }))).toBe(true);
+  expect(await refused(client.patch(POLICIES, place('gentle'), 'merge', { spec: {} }))).toBe(true);
   expect(await refused(client.create(PODS, { ...pod, metadata: place('another') }))).toBe(true);
   expect(await refused(client.patch(PODS, { ...place('shop'), subresource: 'status' }, 'merge', {}))).toBe(true);
   expect(await refused(client.json('DELETE', '/api/v1/namespaces/default/pods/shop'))).toBe(true);

@@ -1,5 +1,6 @@
 import type { EpochState, EpochStatus } from '@sluice/contract';
 import type { Log } from '../log.ts';
+import type { Reading } from '../pacing/load.ts';
 import { AdminConnection } from '../witnesses/admin.ts';
 import { FilterTable } from '../witnesses/filter-table.ts';
 import { listenAddressesOf, readKernel } from '../witnesses/kernel.ts';
@@ -13,6 +14,8 @@ import { signal } from './proc.ts';
 export class Epoch extends LiveEpoch<EpochMeta, EpochFolder> {
   readonly admin: AdminConnection;
   readonly table: FilterTable;
+  /** What it had borne when another one began to take its place. */
+  sampled: Promise<Reading | undefined> | undefined;
 
   constructor(folder: EpochFolder, meta: EpochMeta, log: Log) {
     super(folder, meta, log);

@@ -1,20 +1,39 @@
+import type { Epoch } from '../epochs/epoch.ts';
 import { askPeerLoad } from '../handoff/peer.ts';
-import { loadBetween, loadSinceBirth, type Reading, readLoad } from '../pacing/load.ts';
-import type { Load } from '../pacing/usual.ts';
+import { loadBetween, type Reading, readLoad, usualBetween } from '../pacing/load.ts';
+import type { Load, Usual } from '../pacing/usual.ts';
 import type { KeeperContext } from './context.ts';
 
-/** What the epoch that serves here has borne so far. undefined: none serves. */
+/** Until then an epoch's counters may grow by those of its parent: Envoy adds them up while the two still talk. */
+const MERGED_MS = 3_000;
+
+async function readEpoch({ process, admin, meta }: Epoch, now: () => number): Promise<Reading | undefined> {
+  const servingMs = now() - (meta.servingSince ?? meta.startedAt);
+  if (servingMs < MERGED_MS) return undefined;
+  return readLoad({ pid: process.pid, concurrency: meta.concurrency, admin });
+}
+
+/** What the epoch that serves here has borne so far. undefined: none does, or it has only begun. */
 export async function readServing({ registry, now }: KeeperContext): Promise<Reading | undefined> {
   const serving = registry.serving();
-  if (serving === undefined) return undefined;
-  const { process, admin, meta } = serving;
-  const servingMs = Math.max(0, now() - (meta.servingSince ?? meta.startedAt));
-  return readLoad({ pid: process.pid, concurrency: meta.concurrency, admin, servingMs });
+  return serving && readEpoch(serving, now);
+}
+
+/** Notes what `old` has borne as another one begins to take its place. Never rejects, and nobody has to wait for it. */
+export function sampleBefore({ now }: KeeperContext, old: Epoch): void {
+  old.sampled = readEpoch(old, now).catch(() => undefined);
+}
+
+/** What was usual of `old` before its drain. What can not be had is not in it. */
+export async function usualOf({ now }: KeeperContext, old: Epoch): Promise<Usual> {
+  const before = await old.sampled;
+  const after = await readLoad({ pid: old.process.pid, concurrency: old.meta.concurrency, admin: old.admin });
+  return usualBetween(before, after, now() - (old.meta.drainingSince ?? now()));
 }
 
 /**
  * Looks at what the epoch that serves now bears: this agent's own, or else that of the other slot, whose agent is asked.
- * The first look at one tells what it bore since it serves. undefined: nobody can be asked, or nothing can be said yet.
+ * undefined: nobody can be asked, or nothing can be said yet.
  */
 export function loadWatch(context: KeeperContext): { look(): Promise<Load | undefined> } {
   let of: unknown;
@@ -30,8 +49,7 @@ export function loadWatch(context: KeeperContext): { look(): Promise<Load | unde
       const known = who === of ? before : undefined;
       of = who;
       before = now;
-      if (now === undefined) return undefined;
-      return known === undefined ? loadSinceBirth(now) : loadBetween(known, now);
+      return now && known && loadBetween(known, now);
     },
   };
 }

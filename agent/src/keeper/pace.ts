@@ -2,12 +2,11 @@ import { readFileSync, statSync } from 'node:fs';
 import { type DrainOrder, leavesSomeAlone, needsMarks } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
-import { readUsual } from '../pacing/load.ts';
 import { Pacer } from '../pacing/pacer.ts';
 import type { Usual } from '../pacing/usual.ts';
 import { readDurations } from '../witnesses/durations.ts';
 import type { KeeperContext } from './context.ts';
-import { loadWatch } from './load.ts';
+import { loadWatch, usualOf } from './load.ts';
 
 /** The filter of a quiet worker begins to track within a second. */
 const LISTED_MS = 2_500;
@@ -50,10 +49,7 @@ export async function startPacing(
     // Until it is known who is open, nobody is told: the graces wait for it too.
     const listed = wasm ? watch.untilListed(LISTED_MS) : undefined;
     durations = await readDurations(old.admin).catch((error) => ({ why: String(error) }));
-    usual = await readUsual(old.admin, now() - old.meta.startedAt).catch(() => ({}));
-    // The old one's mean knows no peak hour, the new one's first moments no day: the larger of the two is usual.
-    const { arrivals } = (await load.look().catch(() => undefined)) ?? {};
-    if (arrivals !== undefined) usual = { ...usual, arrivals: Math.max(usual.arrivals ?? 0, arrivals) };
+    usual = await usualOf(context, old).catch(() => ({}));
     complete = (await listed) ?? false;
     const wanted = () => !signal.aborted && watch.awaitsPacer === order && !old.ending;
     // Whom policy leaves alone is known from the list only: without it nobody could be told, and the drain had no end.

@@ -6,7 +6,7 @@ import { readSurroundings } from '../preflight/shared.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
-import { readServing } from './load.ts';
+import { readServing, sampleBefore } from './load.ts';
 
 /** Answers the agent of the other slot: which epoch serves here, and its steps as it takes over from it. */
 export async function openPeer(context: KeeperContext, drains: Drains): Promise<{ close(): Promise<void> }> {
@@ -54,6 +54,7 @@ async function follow(context: KeeperContext, drains: Drains, step: Step, messag
         const found = serving ? 'another start under way' : 'that it does not serve here';
         throw new SluiceError('UPGRADE_CONFLICT', `expected epoch ${from} to be taken over, found ${found}`);
       }
+      sampleBefore(context, old);
       standing.set({ taking: upgradeId, peer: slot });
       void holdStarts(context);
       return;

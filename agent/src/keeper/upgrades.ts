@@ -15,6 +15,7 @@ import { resolveBinary } from './config.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
+import { sampleBefore } from './load.ts';
 import { mergeForCheck, planEpoch } from './plan.ts';
 import { type Checked, reportServing, Starts, type UpgradeRequest } from './starts.ts';
 import { sweepSharedMemory } from './sweep.ts';
@@ -118,6 +119,7 @@ export class Upgrades {
     }
     const old = registry.serving();
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
+    sampleBefore(this.#context, old);
     const binary = resolveBinary(target.to, config.envoys);
     const method = await this.#methodFor(target, binary, old.meta);
     const hotRestart = config.hotRestart && (await probe(binary)).wire === 'known';

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { countersIn, loadBetween, loadSinceBirth, quantile, type Reading } from './load.ts';
+import { countersIn, loadBetween, quantile, type Reading, usualBetween } from './load.ts';
 
 const STATS = [
   'cluster.a.upstream_cx_connect_fail: 3',
@@ -34,7 +34,7 @@ it('rates are what happened between two readings', () => {
     failed: 7,
     refused: 7,
   };
-  expect(loadBetween(before, { ...after, latencyMs: 12 })).toEqual({
+  expect(loadBetween(before, { ...after, interval: { latencyMs: 12 }, life: { latencyMs: 7 } })).toEqual({
     seconds: 2,
     busy: 0.5,
     refused: 0.5,
@@ -51,11 +51,18 @@ it('two readings of different epochs, or of one moment, say nothing', () => {
   expect(loadBetween(reading({ at: 5 }), reading({ at: 5 }))).toBeUndefined();
 });
 
-it('the first reading of one that serves for a while tells its rate since then, and no CPU', () => {
-  const now = reading({ at: 50_000, opened: 40, servingMs: 4_000, cpuSeconds: 3 });
-  expect(loadSinceBirth(now)).toMatchObject({ seconds: 4, arrivals: 10 });
-  expect(loadSinceBirth(now)?.busy).toBeUndefined();
-  expect(loadSinceBirth({ ...now, servingMs: 20 })).toBeUndefined();
+it('what is usual is what the old epoch had while it accepted; what it counted before says nothing', () => {
+  const before = reading({ at: 0, opened: 9_000, refused: 700 });
+  const now = reading({ at: 4_000, opened: 9_080, refused: 704, life: { latencyMs: 5 } });
+  expect(usualBetween(before, now, 2_000)).toEqual({
+    refused: 1,
+    arrivals: 40,
+    failed: 0,
+    unfinished: 0,
+    latencyMs: 5,
+  });
+  expect(usualBetween(before, now, 3_950)).toEqual({ latencyMs: 5 });
+  expect(usualBetween(undefined, now, 0)).toEqual({ latencyMs: 5 });
 });
 
 it('reads the largest P90 of the connection managers, not the admin’s', () => {

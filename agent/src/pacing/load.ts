@@ -5,8 +5,6 @@ interface Asked {
   readonly pid: number;
   readonly concurrency: number;
   readonly admin: { get(path: string): Promise<string> };
-  /** It has accepted for so long. */
-  readonly servingMs?: number;
 }
 
 /** Counters of one epoch, growing over its life. */
@@ -28,16 +26,21 @@ export const COUNTER_KEYS = [
   'failed',
 ] as const satisfies (keyof Counters)[];
 
+/** Nine of ten stayed within, ms: requests, and the connecting to upstreams. */
+interface Times {
+  readonly latencyMs?: number;
+  readonly connectMs?: number;
+}
+
 /** What an epoch tells of itself at one moment. Plain JSON: the agent of another slot may ask for it. */
 export interface Reading extends Counters {
   /** Milliseconds of any clock that only grows, of whoever reads. */
   readonly at: number;
   readonly cpuSeconds?: number;
   readonly concurrency: number;
-  readonly servingMs?: number;
-  /** Nine of ten stayed within, since Envoy's last flush: requests, and the connecting to upstreams, ms. */
-  readonly latencyMs?: number;
-  readonly connectMs?: number;
+  /** Of the interval before Envoy's last flush, and of its whole life. */
+  readonly interval?: Times;
+  readonly life?: Times;
 }
 
 /** envoy/source/server/active_tcp_listener, ssl_socket and cluster stats; `worker_N` counts the same once more. */
@@ -51,24 +54,21 @@ const TIMED = String.raw`^http\..*\.downstream_rq_time$|^cluster\..*\.upstream_c
 const TICKS_PER_SECOND = 100;
 
 /** Rejects when the epoch can not be asked. A stat that is not there says nothing. */
-export async function readLoad({ pid, concurrency, admin, servingMs }: Asked): Promise<Reading> {
+export async function readLoad({ pid, concurrency, admin }: Asked): Promise<Reading> {
   const [counted, timed] = await Promise.all([ask(admin, COUNTED), ask(admin, TIMED)]);
   const at = performance.now();
   const cpu = cpuSeconds(pid);
-  const latencyMs = quantile(timed, 'interval', /\.downstream_rq_time$/);
-  const connectMs = quantile(timed, 'interval', /\.upstream_cx_connect_ms$/);
   return {
     at,
     concurrency,
     ...countersIn(counted),
-    ...(servingMs !== undefined && { servingMs }),
     ...(cpu !== undefined && { cpuSeconds: cpu }),
-    ...(latencyMs !== undefined && { latencyMs }),
-    ...(connectMs !== undefined && { connectMs }),
+    interval: timesIn(timed, 'interval'),
+    life: timesIn(timed, 'cumulative'),
   };
 }
 
-/** What one epoch bore between two readings. Pure. undefined: the readings are not of one epoch, or of one moment. */
+/** What one epoch bore between two readings of it. Pure. undefined: the readings are not of one epoch, or of one moment. */
 export function loadBetween(before: Reading, now: Reading): Load | undefined {
   const seconds = (now.at - before.at) / 1_000;
   if (seconds <= 0 || COUNTER_KEYS.some((key) => now[key] < before[key])) return undefined;
@@ -77,50 +77,37 @@ export function loadBetween(before: Reading, now: Reading): Load | undefined {
     now.cpuSeconds === undefined || before.cpuSeconds === undefined
       ? undefined
       : (now.cpuSeconds - before.cpuSeconds) / seconds / Math.max(1, now.concurrency);
-  const { latencyMs, connectMs } = now;
-  return {
-    seconds,
-    ...ratesOf(rate),
-    ...(busy !== undefined && { busy }),
-    ...(latencyMs !== undefined && { latencyMs }),
-    ...(connectMs !== undefined && { connectMs }),
-  };
-}
-
-/** Of a moment too short to say anything: nothing. */
-const SHORT_MS = 500;
-
-/** What an epoch bore since it serves. Pure. undefined: it has only begun. */
-export function loadSinceBirth(now: Reading): Load | undefined {
-  const { servingMs = 0, cpuSeconds: _, ...rest } = now;
-  if (servingMs < SHORT_MS) return undefined;
-  const none = { refused: 0, opened: 0, openedTls: 0, handshakes: 0, failed: 0 };
-  return loadBetween({ ...rest, ...none, at: now.at - servingMs }, rest);
-}
-
-/** What is usual, from an epoch's whole life of `ms`: the old one's before its drain. Rejects when it can not be asked. */
-export async function readUsual(admin: Asked['admin'], ms: number): Promise<Usual> {
-  const [counted, timed] = await Promise.all([ask(admin, COUNTED), ask(admin, TIMED)]);
-  const counters = countersIn(counted);
-  const latencyMs = quantile(timed, 'cumulative', /\.downstream_rq_time$/);
-  const connectMs = quantile(timed, 'cumulative', /\.upstream_cx_connect_ms$/);
-  const { opened: _, ...rates } = ratesOf((key) => counters[key] / Math.max(1, ms / 1_000));
-  return {
-    ...rates,
-    ...(latencyMs !== undefined && { latencyMs }),
-    ...(connectMs !== undefined && { connectMs }),
-  };
-}
-
-function ratesOf(rate: (key: keyof Counters) => number) {
   const failed = rate('failed');
   return {
+    seconds,
     refused: rate('refused'),
     arrivals: rate('opened'),
     opened: rate('openedTls'),
     failed,
     unfinished: Math.max(0, rate('openedTls') - rate('handshakes') - failed),
+    ...(busy !== undefined && { busy }),
+    ...now.interval,
   };
+}
+
+/** Of a moment too short to say anything: nothing. */
+const SHORT_MS = 100;
+
+/**
+ * What is usual, from two readings of the old epoch: one from the start of the upgrade, one from the start of its
+ * drain; between them it stopped to accept, `idleMs` ago. What came before counts for nothing: a child of a hot
+ * restart has its parents' counters added to its own (envoy-facts, stats), and a day's mean knows no peak hour. Pure.
+ */
+export function usualBetween(before: Reading | undefined, now: Reading, idleMs: number): Usual {
+  const { latencyMs, connectMs } = now.life ?? {};
+  const times = { ...(latencyMs !== undefined && { latencyMs }), ...(connectMs !== undefined && { connectMs }) };
+  const load = before && loadBetween(before, now);
+  if (load === undefined) return times;
+  const { seconds, refused = 0, arrivals = 0, failed = 0, unfinished = 0 } = load;
+  const accepted = seconds - Math.max(0, idleMs) / 1_000;
+  if (accepted * 1_000 < SHORT_MS) return times;
+  const part = seconds / accepted;
+  return { refused, arrivals: arrivals * part, failed: failed * part, unfinished: unfinished * part, ...times };
 }
 
 async function ask(admin: Asked['admin'], filter: string): Promise<string> {
@@ -151,6 +138,12 @@ export function countersIn(stats: string): Counters {
     if (tls.has(listener)) sums.openedTls += value;
   }
   return sums;
+}
+
+function timesIn(timed: string, which: 'interval' | 'cumulative'): Times {
+  const latencyMs = quantile(timed, which, /\.downstream_rq_time$/);
+  const connectMs = quantile(timed, which, /\.upstream_cx_connect_ms$/);
+  return { ...(latencyMs !== undefined && { latencyMs }), ...(connectMs !== undefined && { connectMs }) };
 }
 
 /** The largest P90 of all stats of that name but the admin's: `http.NAME.downstream_rq_time: ... P90(interval,all)`. */

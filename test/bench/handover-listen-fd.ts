@@ -23,6 +23,7 @@ export async function nodeSide(): Promise<Side> {
     http1: [`127.0.0.1:${port}`],
     http2: [`127.0.0.1:${http2Port}`],
     maxDrainMs: MAX_DRAIN_MS,
+    warmUp: true,
   };
   const main = fileURLToPath(new URL('../harness/listen-fd-server.ts', import.meta.url));
   const seen = new Map<string, number>();

@@ -3,6 +3,7 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import type { Server } from 'node:net';
 import { migrate } from '@sluice/agent/listen-fd';
+import { askHttp1, askHttp2 } from './listen-fd-warm-up.ts';
 import { answerBody, ID_HEADER, readAsk } from './upstream/answers.ts';
 
 /**
@@ -15,6 +16,8 @@ interface Config {
   readonly http2: readonly string[];
   readonly http1: readonly string[];
   readonly maxDrainMs?: number;
+  /** Asks itself some requests before it takes over. */
+  readonly warmUp?: boolean;
 }
 
 const config = JSON.parse(process.argv[2] ?? '{}') as Config;
@@ -46,6 +49,7 @@ const start = (server: Server, name: string, addresses: readonly string[]) =>
     socket: `${config.dir}/${name}.sock`,
     addresses,
     ...(config.maxDrainMs !== undefined && { maxDrainMs: config.maxDrainMs }),
+    ...(config.warmUp === true && { warmUp: name === 'h2' ? askHttp2 : askHttp1 }),
     log,
   });
 const migrations = [await start(h2, 'h2', config.http2), await start(h1, 'h1', config.http1)];

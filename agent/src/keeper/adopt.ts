@@ -4,6 +4,7 @@ import { isAlive } from '../epochs/proc.ts';
 import { hasQuic, relayQuic } from '../epochs/quic.ts';
 import { methodNamed } from '../methods/index.ts';
 import { accepts } from '../methods/reuse-port/plain.ts';
+import { asOthers } from '../native/sched.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners, unsteerKept } from './kept.ts';
@@ -40,6 +41,8 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
   sweepSharedMemory(context);
+  // The earlier agent may have died before it did this.
+  for (const epoch of registry.all()) asOthers(epoch.process.pid);
   if (!newest) return;
   for (const epoch of registry.all()) watch(epoch);
   await keepListeners(context, newest);

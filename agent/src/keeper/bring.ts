@@ -1,5 +1,6 @@
 import type { Epoch } from '../epochs/epoch.ts';
 import type { BroughtUp, EpochPlan, StartOptions } from '../epochs/handover.ts';
+import { asOthers } from '../native/sched.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 
 export interface Bringing {
@@ -28,6 +29,8 @@ export async function bring(context: KeeperContext, { plan, start, watch, aborte
         announceEpochs(context);
       },
     });
+    // Until now it took what the one that serves left (keeper.ts).
+    asOthers(up.epoch.process.pid);
     up.epoch.update({ servingSince: up.servingAt });
     watch(up.epoch);
     return up;

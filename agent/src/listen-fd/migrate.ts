@@ -8,6 +8,7 @@ import { bindListen, normalAddress } from '../native/listen-socket.ts';
 import { type Giving, type Listener, offerListeners } from './give.ts';
 import { type ServerConnection, ServerDrain } from './server-drain.ts';
 import { type Taking, takeWhenFree } from './take.ts';
+import { warmUp } from './warm-up.ts';
 
 export interface MigrateOptions {
   /** Path of the Unix socket over which one process takes over from another; at most 97 bytes. */
@@ -18,6 +19,11 @@ export interface MigrateOptions {
   readonly maxDrainMs?: number;
   /** Longest wait for the process that runs now to be done with another transfer, ms. Default: 30 s. */
   readonly boundMs?: number;
+  /**
+   * Sends requests to the server at the Unix socket `path`, before it takes over: with the first of them Node compiles and
+   * loads what it needs. What it throws is logged and keeps nobody from serving.
+   */
+  readonly warmUp?: (path: string) => Promise<void>;
   readonly log?: Log;
 }
 
@@ -53,6 +59,11 @@ export async function migrate(server: Server, options: MigrateOptions): Promise<
   const addresses = options.addresses.map(normalAddress);
   if (addresses.length === 0) throw new SluiceError('CONFIG_INVALID', 'expected an address to listen on, found none');
   const log = options.log ?? (() => {});
+  if (options.warmUp !== undefined) {
+    await warmUp(server, `${options.socket}-${process.pid}`, options.warmUp).catch((thrown) =>
+      log('warn', 'listen-fd: not warmed up', { error: (thrown as Error).message }),
+    );
+  }
   const { taking, listeners } = await socketsFor(addresses, options);
   const drain = new ServerDrain(server);
   const acceptors = new Acceptors(server, listeners);

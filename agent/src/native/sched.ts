@@ -18,22 +18,26 @@ const SYS_SCHED_SETATTR = process.arch === 'arm64' ? 274n : 314n;
  */
 const LONG_SLICE_NS = 100_000_000n;
 
-/** Runs only while nobody else wants the core: for a check that somebody waits for, but no request does. */
+/** Runs only while nobody else wants the core: for a check that somebody waits for, but no request does. 0 = this thread. */
 export function runIdle(pid: number): boolean {
   return setAttr(pid, SCHED_IDLE, 0n, 0n);
 }
 
-/** Lets those go first that wake for a request. 0 = the thread that calls. */
-export function letGoFirst(pid: number): boolean {
-  return setAttr(pid, SCHED_NORMAL, KEEP_POLICY, LONG_SLICE_NS);
+/** Lets those go first that wake for a request: every thread that the process has now, and what these start. */
+export function letGoFirst(pid: number): void {
+  for (const tid of threadsOf(pid)) setAttr(tid, SCHED_NORMAL, KEEP_POLICY, LONG_SLICE_NS);
 }
 
 /** Takes `letGoFirst` back, for every thread that the process has now. */
 export function asOthers(pid: number): void {
+  for (const tid of threadsOf(pid)) setAttr(tid, SCHED_NORMAL, KEEP_POLICY, 0n);
+}
+
+function threadsOf(pid: number): number[] {
   try {
-    for (const tid of readdirSync(`/proc/${pid}/task`)) setAttr(Number(tid), SCHED_NORMAL, KEEP_POLICY, 0n);
+    return readdirSync(`/proc/${pid}/task`).map(Number);
   } catch {
-    // It has ended.
+    return []; // it has ended
   }
 }
 

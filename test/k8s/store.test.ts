@@ -5,6 +5,7 @@ import { STATE_KINDS } from '@sluice/xds-server/kube/state-crds';
 import { STORE_CONFORMANCE } from '@sluice/xds-server/store/conformance';
 import { ResourceStore } from '@sluice/xds-server/store/resource-store';
 import type { Store } from '@sluice/xds-server/store/store';
+import { checkAgainstModel } from '@sluice/xds-server/testing/store-model';
 import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
 import { parse } from 'yaml';
 import { Cluster } from '../harness/k8s/cluster.ts';
@@ -66,4 +67,6 @@ describe('as every store', () => {
   it.each(STORE_CONFORMANCE.map((one) => [one.name, one] as const))('%s', async (_, one) => {
     await one.run(await subject());
   });
+
+  it('answers as MemoryStore, whatever is done', () => checkAgainstModel(subject, 40), 120_000);
 });

@@ -11,6 +11,8 @@ const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 /** etcd takes 1.5 MiB an object; JSON and managed fields come on top. */
 const MAX_EVENT_BYTES = 8 * 1024 * 1024;
 const PAGE = 500;
+const MAX_SOCKETS = 100;
+const IDLE_MS = 60_000;
 
 /** How a patch is merged: `strategic` knows that containers are a map by name, for Kubernetes' own kinds only. */
 export type PatchType = 'strategic' | 'merge' | 'json' | 'apply';
@@ -78,6 +80,8 @@ export interface Selection {
  */
 export class KubeClient {
   readonly #config: KubeConfig;
+  /** The library's own opens a connection, with its TLS handshake, for each call. The API server closes idle ones after 90 s. */
+  readonly #agent = new https.Agent({ keepAlive: true, maxSockets: MAX_SOCKETS, timeout: IDLE_MS });
 
   constructor(config: KubeConfig) {
     this.#config = config;
@@ -189,7 +193,16 @@ export class KubeClient {
     if (cluster === null) throw new SluiceError('CONFIG_INVALID', 'kubeconfig: expected a current cluster, found none');
     const options: https.RequestOptions = { method, timeout: limitMs };
     await this.#config.applyToHTTPSOptions(options);
-    options.headers = { ...options.headers, accept: 'application/json', 'content-type': type ?? 'application/json' };
+    // Certificates are in the options. A proxy has an agent of its own.
+    if (options.agent?.constructor === https.Agent) options.agent = this.#agent;
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    options.headers = {
+      ...options.headers,
+      accept: 'application/json',
+      'content-type': type ?? 'application/json',
+      // Node sends the body of a DELETE without saying how long it is.
+      ...(text !== undefined && { 'content-length': Buffer.byteLength(text) }),
+    };
     if (signal !== undefined) options.signal = signal;
     return new Promise<IncomingMessage>((resolve, reject) => {
       const away = (error: Error) =>
@@ -201,7 +214,7 @@ export class KubeClient {
       const request = https.request(`${cluster.server}${path}`, options, resolve);
       request.once('timeout', () => request.destroy(new Error(`no answer within ${limitMs / 1000} s`)));
       request.on('error', away);
-      request.end(body === undefined ? undefined : JSON.stringify(body));
+      request.end(text);
     });
   }
 }

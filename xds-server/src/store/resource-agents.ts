@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { EpochStatus } from '@sluice/contract';
 import { SluiceError } from '@sluice/contract';
 import { isReason } from '../kube/client.ts';
+import { UID_LABEL } from '../kube/words.ts';
 import type { Log } from '../log.ts';
 import { MESH_PROXIES, metadataOf, PROXY_LABEL, type StateApi, type StateObject } from './resource-api.ts';
 import { Later } from './resource-later.ts';
@@ -20,8 +21,6 @@ export interface MeshProxySpec {
   readonly slots: readonly { readonly slot: string; readonly row: Payload }[];
 }
 
-/** Label of an agent in a Pod: a Pod that was made anew under the same name is another one. */
-export const POD_UID = 'sluice.dev/pod-uid';
 const CLOSE_MS = 2_000;
 
 interface Proxy {
@@ -151,7 +150,7 @@ function specOf(proxy: string, rows: readonly AgentRow[]): MeshProxySpec {
   const all = rows.toSorted((a, b) => (a.slot < b.slot ? -1 : 1));
   const epochs = all.flatMap((row) => row.epochs);
   const serving = epochs.filter(is('serving')).sort((a, b) => b.epoch - a.epoch)[0];
-  const podUid = all.map(({ labels }) => labels?.[POD_UID]).find((uid) => uid !== undefined);
+  const podUid = all.map(({ labels }) => labels?.[UID_LABEL]).find((uid) => uid !== undefined);
   return {
     proxy,
     format: FORMAT,

@@ -230,18 +230,8 @@ export class Documents<
   /** Before the object itself is written without them. Done twice after a crash: the same chunk. */
   async #spill(id: string, { uid, record }: Known<E>): Promise<void> {
     const from = record[0]?.seq ?? 0;
-    await putChunk(
-      this.#api,
-      this.#of.kind,
-      { name: objectName(id), uid },
-      {
-        of: id,
-        part: 'record',
-        from,
-        count: record.length,
-        items: pack(record),
-      },
-    );
+    const chunk = { of: id, part: 'record' as const, from, count: record.length, items: pack(record) };
+    await putChunk(this.#api, this.#of.kind, { name: objectName(id), uid }, chunk, 'any');
   }
 
   #spec(state: S, write: string, record: readonly E[], spilled: number): DocumentSpec {
@@ -290,13 +280,16 @@ export async function chunksOf(
   return all.filter(({ spec }) => spec.part === part).sort((a, b) => a.spec.from - b.spec.from);
 }
 
-/** Makes or replaces a chunk; its owner's end is its end. `version`: of the one that is replaced; absent: whatever is there. */
+/**
+ * Makes a chunk, whose owner's end is its end. `over`: replaces the one of that version, or whatever is there; without it one that is
+ * there is refused with AlreadyExists.
+ */
 export async function putChunk(
   api: StateApi,
   { apiVersion, kind }: Kind,
   { name, uid }: { readonly name: string; readonly uid: string },
   chunk: Omit<ChunkSpec, 'format' | 'write'>,
-  version?: string,
+  over?: { readonly version: string } | 'any',
 ): Promise<StateObject<ChunkSpec>> {
   const spec: ChunkSpec = { ...chunk, format: FORMAT, write: randomBytes(8).toString('hex') };
   const metadata = {
@@ -304,15 +297,17 @@ export async function putChunk(
     labels: { [OWNER_LABEL]: uid },
     ownerReferences: [{ apiVersion, kind, name, uid }],
   };
-  if (version !== undefined)
-    return api.replace(RECORD_CHUNKS, { metadata: { ...metadata, resourceVersion: version } }, spec);
+  if (over !== undefined && over !== 'any')
+    return api.replace(RECORD_CHUNKS, { metadata: { ...metadata, resourceVersion: over.version } }, spec);
   try {
     return await api.create(RECORD_CHUNKS, { metadata }, spec);
   } catch (error) {
-    if (!isReason(error, 'AlreadyExists')) throw error;
+    if (over === undefined || !isReason(error, 'AlreadyExists')) throw error;
+    // Custom resources are not replaced without a version.
     const there = await api.get<ChunkSpec>(RECORD_CHUNKS, metadata.name);
-    const { resourceVersion } = there === undefined ? {} : metadataOf(there);
-    return api.replace(RECORD_CHUNKS, { metadata: { ...metadata, resourceVersion } as object }, spec);
+    if (there === undefined) throw error;
+    const { resourceVersion } = metadataOf(there);
+    return api.replace(RECORD_CHUNKS, { metadata: { ...metadata, resourceVersion } }, spec);
   }
 }
 

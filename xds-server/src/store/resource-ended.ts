@@ -120,7 +120,7 @@ export class EndedChunks {
           dropped: Math.max(kept.dropped, dropped),
           items: pack(all),
         };
-        const made = await putChunk(this.#api, PROXY_UPGRADES, owner, chunk, open?.version);
+        const made = await putChunk(this.#api, PROXY_UPGRADES, owner, chunk, open);
         kept.last = { from, items: all, version: metadataOf(made).resourceVersion };
         kept.dropped = chunk.dropped;
         left.splice(0, next.length);
@@ -129,7 +129,7 @@ export class EndedChunks {
     } catch (error) {
       // What is stored is not what we think, or we do not know: read it again.
       this.#kept.delete(upgradeId);
-      if (isReason(error, 'Conflict', 'NotFound'))
+      if (isReason(error, 'Conflict', 'AlreadyExists', 'NotFound'))
         throw new SluiceError('KUBE_AWAY', `ends of ${upgradeId}: written by another one`, { cause: error });
       throw error;
     }

@@ -1,3 +1,4 @@
+import type { KubernetesObject } from '@kubernetes/client-node';
 import {
   type EndedConnection,
   isRolloutOver,
@@ -8,7 +9,7 @@ import {
   type UpgradeTarget,
 } from '@sluice/contract';
 import type { UpgradeState } from '../drain/state.ts';
-import type { KubeClient } from '../kube/client.ts';
+import type { Kind, KubeClient } from '../kube/client.ts';
 import { Informer } from '../kube/informer.ts';
 import { type Log, SILENT } from '../log.ts';
 import type { RolloutState } from '../rollout/state.ts';
@@ -164,26 +165,26 @@ export class ResourceStore implements Store {
         this.#log.warn({ error: (error as Error).message }, `${what}: not told`);
       }
     };
-    const gone = (): void => undefined;
-    const proxies = new Informer<StateObject<MeshProxySpec>>(
-      client,
-      MESH_PROXIES,
-      { changed: (one) => tell('agents', () => rowsOf(one).map((row) => ({ kind: 'agent', row }))), gone },
-      options,
+    const follow = <T extends KubernetesObject>(
+      kind: Kind,
+      what: string,
+      changes: (object: T) => readonly StoreChange[],
+    ) => {
+      // A resync gives all of them again: only what was written since is told.
+      const changed = (one: T, old: T | undefined): void => {
+        if (one.metadata?.resourceVersion !== old?.metadata?.resourceVersion) tell(what, () => changes(one));
+      };
+      void new Informer<T>(client, kind, { changed, gone() {} }, options).run(signal);
+    };
+    follow<StateObject<MeshProxySpec>>(MESH_PROXIES, 'agents', (one) =>
+      rowsOf(one).map((row) => ({ kind: 'agent', row })),
     );
-    const upgrades = new Informer<StateObject<DocumentSpec>>(
-      client,
-      PROXY_UPGRADES,
-      { changed: (one) => tell('upgrade', () => [{ kind: 'upgrade', upgrade: this.#upgrades.read(one) }]), gone },
-      options,
-    );
-    const rollouts = new Informer<StateObject<DocumentSpec>>(
-      client,
-      PROXY_ROLLOUTS,
-      { changed: (one) => tell('rollout', () => [{ kind: 'rollout', rollout: this.#rollouts.read(one) }]), gone },
-      options,
-    );
-    for (const informer of [proxies, upgrades, rollouts]) void informer.run(signal);
+    follow<StateObject<DocumentSpec>>(PROXY_UPGRADES, 'upgrade', (one) => [
+      { kind: 'upgrade', upgrade: this.#upgrades.read(one) },
+    ]);
+    follow<StateObject<DocumentSpec>>(PROXY_ROLLOUTS, 'rollout', (one) => [
+      { kind: 'rollout', rollout: this.#rollouts.read(one) },
+    ]);
   }
 
   /** Rejects with KUBE_AWAY, with CONFIG_INVALID where a kind is not there, or with what could not be written. */

@@ -8,6 +8,7 @@ import type { OrderSink } from '../drain/commands.ts';
 import { Driver } from '../drain/driver.ts';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
+import { checkAgainstModel } from '../testing/store-model.ts';
 import { STORE_CONFORMANCE, sampleUpgrade } from './conformance.ts';
 import { MemoryStore } from './memory.ts';
 import { SqliteStore } from './sqlite.ts';
@@ -39,6 +40,17 @@ describe.each([
 ])('%s store', (_, subject) => {
   it.each(STORE_CONFORMANCE.map((one) => [one.name, one] as const))('%s', async (_name, one) => {
     await one.run(subject());
+  });
+
+  it('answers as MemoryStore, whatever is done', async () => {
+    let n = 0;
+    await checkAgainstModel(async () => {
+      const { open } = subject();
+      if (_ === 'memory') return { open };
+      const file = join(folder, `model-${n++}.db`);
+      const again = async () => new SqliteStore(file);
+      return { open: again, reopen: again };
+    }, 50);
   });
 });
 

@@ -15,7 +15,7 @@ const BOUND_MS = 5_000;
  * Probes a status port as a kubelet does, a new connection each, `everyMs` apart and whatever the one before came to; only
  * far more often than a kubelet.
  */
-export function probeStatus(port: number, everyMs = 10): { stop(): Promise<Probes> } {
+export function probeStatus(port: number, everyMs = 10, host = '127.0.0.1'): { stop(): Promise<Probes> } {
   let ok = 0;
   const failures: string[] = [];
   const texts = new Set<string>();
@@ -26,7 +26,7 @@ export function probeStatus(port: number, everyMs = 10): { stop(): Promise<Probe
         failures.push(error.message);
         resolve();
       };
-      const call = get({ port, host: '127.0.0.1', path: '/healthz/ready', agent: false }, (response) => {
+      const call = get({ port, host, path: '/healthz/ready', agent: false }, (response) => {
         let text = '';
         response.setEncoding('utf8').on('data', (part: string) => {
           text += part;

@@ -6,6 +6,7 @@ import { Exclusive } from '../../keeper/exclusive.ts';
 import { announceEpochs } from '../../keeper/front.ts';
 import { helloOf } from '../../keeper/hello.ts';
 import { createLink } from '../../link/index.ts';
+import { letGoFirst } from '../../native/sched.ts';
 import { installSignals } from '../../supervisor/signals.ts';
 import { type Giving, offerListeners } from '../give.ts';
 import { adopt } from './adopt.ts';
@@ -52,6 +53,7 @@ export async function startCommandKeeper(
   const spec = resolveSpec(command);
   const { log } = config;
   mkdirSync(config.dir, { recursive: true, mode: 0o700 });
+  letGoFirst(process.pid);
   const stop = new AbortController();
   const ended = Promise.withResolvers<void>();
   const outbox: { send: (message: AgentMessage) => void } = { send: () => {} };

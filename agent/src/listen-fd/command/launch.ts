@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, constants, openSync } from 'node:fs';
 import { launched } from '../../epochs/launch.ts';
 import type { ProcessId } from '../../epochs/proc.ts';
+import { asOthers } from '../../native/sched.ts';
 
 /**
  * As epochs/launch.ts: started by a shell that ends at once, so that it is nobody's child and outlives this agent. It waits
@@ -42,7 +43,8 @@ export async function launchCommand(options: CommandLaunch): Promise<ProcessId> 
     stdio: ['ignore', 'pipe', 'inherit', 'pipe', alive, ...options.sockets.map(({ fd }) => fd)],
   });
   closeSync(alive);
-  return launched(shell, options.binary);
+  // It may fork what serves, so all that this agent starts with it is as others from the first moment on.
+  return launched(shell, options.binary, ({ pid }) => asOthers(pid));
 }
 
 function fdNames(sockets: readonly NamedFd[], first: number): Record<string, string> {

@@ -1,0 +1,152 @@
+import type { RecordEntry } from '@sluice/contract';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { untilThere } from '../drain/persist.ts';
+import { SILENT } from '../log.ts';
+import { FakeKube } from '../testing/fake-kube.ts';
+import { checkAgainstModel } from '../testing/store-model.ts';
+import { STORE_CONFORMANCE, sampleUpgrade } from './conformance.ts';
+import { ResourceStore } from './resource-store.ts';
+import type { AgentRow } from './store.ts';
+
+function subject(kube = new FakeKube()) {
+  const open = async () =>
+    new ResourceStore({ client: kube.client, namespace: 'sluice-system', agentsMs: 0, endedMs: 0 });
+  return { open, reopen: open, kube };
+}
+
+const entry = (seq: number): RecordEntry => ({
+  ...{ upgradeId: 'a', proxy: 'edge', seq, at: seq },
+  ...{ phase: 'Draining', event: 'phase', text: `entry ${seq}` },
+});
+const row: AgentRow = { proxy: 'web-1.shop', slot: '1', agentVersion: '1', versions: [], epochs: [], seenAt: 1 };
+
+// The same on the real API server: test/k8s/store.test.ts.
+describe('on an API server in memory', () => {
+  it.each(STORE_CONFORMANCE.map((one) => [one.name, one] as const))('%s', async (_, one) => {
+    await one.run(subject());
+  });
+
+  it('answers as MemoryStore, whatever is done', () => checkAgainstModel(async () => subject(), 100));
+});
+
+describe('with an API server whose answers are lost', () => {
+  const troubles = fc.array(fc.constantFrom('before' as const, 'after' as const, undefined, undefined), {
+    minLength: 1,
+    maxLength: 40,
+  });
+
+  it('each step of an upgrade is written once, and none is lost', async () => {
+    await fc.assert(
+      fc.asyncProperty(troubles, fc.boolean(), async (list, restart) => {
+        const { kube, open } = subject();
+        let n = 0;
+        kube.trouble = () => list[n++];
+        const again = <T>(ask: () => Promise<T>) => untilQuick(ask);
+        let store = await open();
+        let { version } = await again(() => store.insertUpgrade(sampleUpgrade('a'), [entry(0)]));
+        for (let seq = 1; seq < 6; seq++) {
+          const state = sampleUpgrade('a', { reason: `step ${seq}`, attempts: seq });
+          ({ version } = await again(() => store.updateUpgrade(state, version, [entry(seq)])));
+          if (restart) store = await open();
+        }
+        expect((await again(() => store.upgrade('a')))?.state.attempts).toBe(5);
+        expect(await again(() => store.record('a'))).toEqual([0, 1, 2, 3, 4, 5].map(entry));
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('somebody else’s write is not taken for a lost one of ours', async () => {
+    const { kube, open } = subject();
+    const [one, other] = [await open(), await open()];
+    const { version } = await one.insertUpgrade(sampleUpgrade('a'), []);
+    const state = sampleUpgrade('a', { phase: 'Preflight' });
+    kube.trouble = (verb) => (verb === 'update' ? 'before' : undefined);
+    await expect(one.updateUpgrade(state, version, [entry(0)])).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+    kube.trouble = () => undefined;
+    // The same step, by the replica that took the proxy over.
+    await other.updateUpgrade(state, version, [entry(0)]);
+    await expect(one.updateUpgrade(state, version, [entry(0)])).rejects.toMatchObject({ code: 'UPGRADE_CONFLICT' });
+  });
+
+  it('what agents say is written when the API server is back, and readiness tells of it meanwhile', async () => {
+    const { kube, open } = subject();
+    const store = await open();
+    const away = Promise.withResolvers<void>();
+    kube.trouble = () => {
+      setTimeout(away.resolve, 1);
+      return 'before';
+    };
+    const put = store.putAgent(row);
+    await away.promise;
+    await expect(store.ping()).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+    const again = store.putAgent({ ...row, agentVersion: '2' });
+    kube.trouble = () => undefined;
+    await Promise.all([put, again]);
+    expect((await store.agents())[0]?.agentVersion).toBe('2');
+    await store.ping();
+    await store.close();
+  });
+});
+
+describe('MeshProxy', () => {
+  it('is written when something changed that counts, for both slots at once', async () => {
+    const { open } = subject();
+    const store = await open();
+    await Promise.all([store.putAgent(row), store.putAgent({ ...row, slot: '2' })]);
+    for (let n = 2; n < 50; n++) await store.putAgent({ ...row, seenAt: n });
+    expect(store.calls['create meshproxies']).toBe(1);
+    expect(store.calls['update meshproxies']).toBeUndefined();
+    await store.putAgent({ ...row, versions: ['1.40.0'] });
+    expect(store.calls['update meshproxies']).toBe(1);
+  });
+
+  it('an agent that went to another replica is that one’s: the end of its link here says nothing', async () => {
+    const { open } = subject();
+    const [one, other] = [await open(), await open()];
+    await one.putAgent({ ...row, replica: 'one' });
+    await other.putAgent({ ...row, replica: 'other', seenAt: 2 });
+    await one.putAgent({ ...row, seenAt: 3 });
+    expect((await one.agents()).map(({ replica }) => replica)).toEqual(['other']);
+    await one.putAgent({ ...row, replica: 'one', seenAt: 4 });
+    expect((await other.agents()).map(({ replica }) => replica)).toEqual(['one']);
+    await one.putAgent({ ...row, seenAt: 5 });
+    expect((await other.agents()).map(({ replica }) => replica)).toEqual([undefined]);
+  });
+});
+
+describe('what can not be read', () => {
+  it('is told by name, and does not hide the rest', async () => {
+    const { kube, open } = subject();
+    const store = await open();
+    for (const id of ['a', 'b', 'c']) await store.insertUpgrade(sampleUpgrade(id), []);
+    const change = (name: string, spec: object) => {
+      const object = kube.objects.get(`proxyupgrades/${name}`) as { spec?: object };
+      object.spec = { ...object.spec, ...spec };
+    };
+    change('a', { state: { json: '{' } });
+    change('b', { format: 2 });
+    expect((await store.upgrades()).map(({ state }) => state.id)).toEqual(['c']);
+    await expect(store.upgrade('a')).rejects.toMatchObject({ code: 'STATE_INVALID' });
+    await expect(store.upgrade('b')).rejects.toThrow('expected format 1 or older, found 2');
+  });
+});
+
+/** As the driver waits for a store that is away, without its pauses. */
+function untilQuick<T>(ask: () => Promise<T>): Promise<T> {
+  const end = new AbortController();
+  return untilThere(
+    async () => {
+      for (let n = 0; ; n++) {
+        try {
+          return await ask();
+        } catch (error) {
+          if (n > 60 || (error as { code?: string }).code !== 'KUBE_AWAY') throw error;
+        }
+      }
+    },
+    SILENT,
+    end.signal,
+  );
+}

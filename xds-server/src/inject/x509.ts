@@ -21,7 +21,7 @@ export interface Validity {
 
 const DAY_MS = 86_400_000;
 const span = ({ now, days }: Validity) => ({
-  notBefore: new Date(now - EARLIER_MS),
+  notBefore: new Date(now - Math.min(EARLIER_MS, (days * DAY_MS) / 10)),
   notAfter: new Date(now + days * DAY_MS),
 });
 

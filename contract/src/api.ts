@@ -28,6 +28,8 @@ export interface AgentView {
   readonly versions: readonly string[];
   /** Resident memory of the agent in bytes, as it said in its hello. */
   readonly agentRss?: number;
+  /** The controller that holds its link, where there are several. */
+  readonly replica?: string;
 }
 
 /** One xDS resource type of one epoch's stream, as last answered by Envoy. */

@@ -1,12 +1,21 @@
-import type { Phase, UpgradeView } from '@sluice/contract';
+import { createLink } from '@sluice/agent/link/index';
+import {
+  type EndedView,
+  type Hello,
+  type Phase,
+  PROTOCOL_VERSION,
+  type ProxyView,
+  type UpgradeView,
+} from '@sluice/contract';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { Cluster } from '../harness/k8s/cluster.ts';
-import { Replicas } from '../harness/k8s/replicas.ts';
+import { type LedTerm, Replicas } from '../harness/k8s/replicas.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { until } from '../harness/process.ts';
 
 const missing = await missingTools(['etcd', 'kube-apiserver', 'kubectl']);
 if (missing !== undefined) console.log(`skipped: ${missing}`);
@@ -40,6 +49,9 @@ function once({ record = [] }: UpgradeView): void {
   expect(record.filter(({ event }) => event === 'created' || event === 'phase').map(({ phase }) => phase)).toEqual(ALL);
 }
 
+/** A term that a killed process had has no end of its own. */
+const isLast = (term: LedTerm) => replicas.terms.findLast(({ id }) => id === term.id) === term;
+
 /** Of the terms of leading no two at once, and no fence twice. */
 function neverTwo(): void {
   const terms = replicas.terms.toSorted((a, b) => a.fence - b.fence);
@@ -59,15 +71,16 @@ it.each(PHASES)(
     const proxy = await replicas.proxy(replicas.nameFor(leader, phase.toLowerCase()), await envoyBinary('1.38.3'));
     const load = newConnections(proxy.port, 100);
     const held = await HeldClients.open(proxy.port);
+    const killed = replicas.killAt(leader, phase);
     const made = await replicas.call<UpgradeView>('POST', '/upgrades', {
       proxy: proxy.name,
       to: await envoyBinary('1.40.0'),
       policy: POLICY,
     });
-    await replicas.phase(made.id, ALL.slice(ALL.indexOf(phase)));
-    await replicas.kill(leader);
+    const at = await killed;
     const done = await replicas.phase(made.id, ['Done']);
     once(done);
+    expect(done.record?.find((entry) => entry.phase === 'Done')?.at).toBeGreaterThan(at);
     expect(done.connections?.cut).toEqual([]);
     expect((await replicas.leader()).id).not.toBe(leader);
     await replicas.linked(proxy.name);
@@ -79,3 +92,111 @@ it.each(PHASES)(
     neverTwo();
   },
 );
+
+/** Agents without an Envoy: their links alone. They come in at the address of all. */
+function links(names: readonly string[], signal: AbortSignal) {
+  return names.map((proxy) => {
+    const hello = (): Hello => ({
+      type: 'hello',
+      v: PROTOCOL_VERSION,
+      proxy,
+      slot: '1',
+      agentVersion: '0',
+      identity: {},
+      epochs: [],
+      versions: [],
+    });
+    const options = { urls: [replicas.url], hello, onMessage: () => undefined, log: () => undefined, signal };
+    return { proxy, link: createLink({ ...options, backoffMaxMs: 1_000 }) };
+  });
+}
+
+it('agents are spread; those of a dead replica go to the next owners, and back when it lives again', async () => {
+  const stop = new AbortController();
+  const agents = links(
+    Array.from({ length: 45 }, (_, n) => `lone-${n}`),
+    stop.signal,
+  );
+  const settled = (what: string) =>
+    until(
+      what,
+      async () => {
+        const { items } = await replicas.call<{ items: ProxyView[] }>('GET', '/proxies');
+        const shown = new Map(items.map((item) => [item.proxy, item]));
+        const there = agents.every(({ proxy, link }) => {
+          const view = shown.get(proxy);
+          return link.connected && view?.connected && view.agents[0]?.replica === replicas.owner(proxy);
+        });
+        return there || undefined;
+      },
+      { limitMs: 60_000 },
+    );
+  await settled('each agent is at its owner');
+  const [victim = ''] = replicas.running;
+  const before = new Map(agents.map(({ proxy }) => [proxy, replicas.owner(proxy)]));
+  expect(new Set(before.values()).size).toBe(3);
+  const since = new Map(agents.map(({ proxy, link }) => [proxy, link.state.since]));
+  await replicas.kill(victim);
+  await settled('those of the dead one are at their next owners');
+  for (const { proxy, link } of agents) {
+    // The others have not even noticed.
+    if (before.get(proxy) !== victim) expect(link.state.since).toBe(since.get(proxy));
+  }
+  await replicas.startOne(victim);
+  await settled('each agent is at its first owner again');
+  stop.abort();
+});
+
+it('the API server is away for 60 s in mid-drain: nothing is lost, every replica says so, nobody leads', async () => {
+  const { id: leader } = await replicas.leader();
+  const proxy = await replicas.proxy(replicas.nameFor(leader, 'away'), await envoyBinary('1.38.3'));
+  const load = newConnections(proxy.port, 100);
+  const held = await HeldClients.open(proxy.port);
+  // Holds the drain up for longer than the API server is away.
+  const slow = fetch(`http://127.0.0.1:${proxy.port}/?delay=75000`);
+  const made = await replicas.call<UpgradeView>('POST', '/upgrades', {
+    proxy: proxy.name,
+    to: await envoyBinary('1.40.0'),
+    policy: POLICY,
+  });
+  await replicas.phase(made.id, ['Draining']);
+  await cluster.pause();
+  const away = Date.now();
+  const ready = (port: number) => fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(20_000) });
+  for (const { apiPort } of replicas.all) {
+    const said = await until(
+      'it says that it is not ready',
+      async () => {
+        const answer = await ready(apiPort);
+        return answer.status === 503 ? ((await answer.json()) as { code: string }) : undefined;
+      },
+      { limitMs: 30_000 },
+    );
+    expect(said.code).toBe('SLUICE_KUBE_AWAY');
+  }
+  await until(
+    'no term of leading is left',
+    () => replicas.terms.every((one) => one.until !== undefined || !isLast(one)) || undefined,
+    { limitMs: 30_000 },
+  );
+  // Asked by name, the owner still shows the drain live.
+  expect((await replicas.call<UpgradeView>('GET', `/upgrades/${made.id}`)).phase).toBe('Draining');
+  await new Promise((resolve) => setTimeout(resolve, away + 60_000 - Date.now()));
+  expect((await replicas.call<ProxyView>('GET', `/proxies/${proxy.name}`)).connected).toBe(true);
+  await cluster.resume();
+  const done = await replicas.phase(made.id, ['Done']);
+  once(done);
+  expect((await slow).status).toBe(200);
+  expect(done.connections?.cut).toEqual([]);
+  const { counts } = await replicas.call<EndedView>('GET', `/upgrades/${made.id}/connections`);
+  expect(counts.reduce((sum, one) => sum + one.count, 0)).toBeGreaterThan(0);
+  expect(counts.filter(({ how }) => how === 'cut' || how === 'crashed')).toEqual([]);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  await replicas.leader();
+  for (const { apiPort } of replicas.all) {
+    await until('it is ready', async () => (await ready(apiPort)).ok || undefined, { limitMs: 30_000 });
+  }
+  neverTwo();
+  held.close();
+  replicas.endProxy(proxy);
+}, 300_000);

@@ -92,7 +92,7 @@ export async function openController(
   const relay = new XdsRelay({ self: ownership.self ?? '', elsewhere, log });
   const orders = new XdsOrders(cache, xds, log);
   const proxyOf = (proxy: string): ProxyView =>
-    proxyView(proxy, agents, driver.active(proxy), xdsView(proxy), (id) => ownership.isLive(id));
+    proxyView(proxy, agents, driver.active(proxy), xdsView(proxy), ownership);
   const showProxy = (proxy: string): void => {
     hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
     kube?.changed(proxy);

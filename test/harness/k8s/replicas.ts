@@ -54,6 +54,7 @@ export class Replicas {
   readonly #balancers: readonly Balancer[];
   readonly #agents: KeeperProcess[] = [];
   readonly #dirs: string[] = [];
+  #killAt: { readonly id: string; readonly phase: Phase; readonly killed: (at: number) => void } | undefined;
 
   static async start(cluster: Cluster, block: Block, count = 3): Promise<Replicas> {
     for (const name of Object.keys(STATE_KINDS)) {
@@ -141,6 +142,13 @@ export class Replicas {
   async kill(id: string): Promise<void> {
     this.one(id).child.kill('SIGKILL');
     await this.one(id).child.ended;
+  }
+
+  /** As soon as that replica says that an upgrade has entered that phase. Resolves with the time, epoch milliseconds. */
+  killAt(id: string, phase: Phase): Promise<number> {
+    return new Promise((killed) => {
+      this.#killAt = { id, phase, killed };
+    });
   }
 
   get running(): string[] {
@@ -246,6 +254,12 @@ export class Replicas {
   }
 
   #onLine(id: string, line: string): void {
+    const wanted = this.#killAt;
+    if (wanted?.id === id && line.includes(`"event":"phase","phase":"${wanted.phase}"`)) {
+      this.#killAt = undefined;
+      const at = Date.now();
+      void this.kill(id).then(() => wanted.killed(at));
+    }
     const [what, fence, at] = line.split(' ');
     if (what === 'leads') this.terms.push({ id, fence: Number(fence), from: Number(at) });
     if (what !== 'over') return;

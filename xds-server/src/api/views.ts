@@ -62,15 +62,18 @@ export function upgradeView(state: UpgradeState, record?: readonly RecordEntry[]
 
 export type XdsView = ProxyView['xds'];
 
-/** @param isLive whether another replica lives: an agent that is linked to it is connected */
+const ALONE = { self: undefined, isLive: () => false };
+
 export function proxyView(
   proxy: string,
   agents: Agents,
   upgrades: readonly UpgradeState[],
   xds: readonly { epoch: number; types: readonly XdsTypeView[] }[],
-  isLive: (replica: string) => boolean = () => false,
+  /** Name of this replica, and whether another one lives: an agent that is linked to it is connected. */
+  replicas: { readonly self: string | undefined; isLive(id: string): boolean } = ALONE,
 ): ProxyView {
-  const isThere = ({ link, replica }: AgentEntry) => link !== undefined || (replica !== undefined && isLive(replica));
+  const isThere = ({ link, replica }: AgentEntry) =>
+    link !== undefined || (replica !== undefined && replicas.isLive(replica));
   const entries = agents.of(proxy);
   const serving = agents.serving(proxy);
   return {
@@ -85,6 +88,7 @@ export function proxyView(
           agentVersion: one.agentVersion,
           versions: one.versions,
           agentRss: one.agentRss,
+          replica: one.link !== undefined ? replicas.self : isThere(one) ? one.replica : undefined,
         }),
     ),
     epochs: entries

@@ -26,6 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 listen: {{ printf "%s:18080" .bindHost | quote }}
 xds: {{ printf "%s:18000" .bindHost | quote }}
 logLevel: {{ .logLevel }}
+state: ":memory:"
 {{- if .token.secretName }}
 tokenFile: /etc/sluice/token/{{ .token.key }}
 {{- end }}

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { KubeConfig } from '@kubernetes/client-node';
 import { selfSigned } from '../certificate.ts';
@@ -27,6 +28,8 @@ export interface ClusterOptions {
   readonly nodes?: readonly string[];
   /** Written to stderr of etcd and of the servers into this folder, one file each. Default: the cluster's own folder. */
   readonly logs?: string;
+  /** Name of a user whose requests the API server writes down, for `audited`. */
+  readonly audit?: string;
 }
 
 /** A real API server with its etcd and, if wanted, its controllers, on loopback ports of a block; everything dies with us. */
@@ -50,7 +53,8 @@ export class Cluster {
     const tokens = writeTokens(dir, options.nodes ?? ['node-1']);
     const controllers = options.controllerManager ?? true;
     const etcd = await startEtcd(dir, logs, ports);
-    const startApi = () => startApiServer(dir, logs, ports, controllers);
+    const audit = options.audit === undefined ? [] : auditFlags(dir, options.audit);
+    const startApi = () => startApiServer(dir, logs, ports, controllers, audit);
     const cluster = new Cluster(block, dir, `https://127.0.0.1:${ports.api}`, tokens, startApi, controllers);
     cluster.children.push(etcd);
     try {
@@ -149,6 +153,18 @@ export class Cluster {
     return stdout;
   }
 
+  /** What that user of `ClusterOptions.audit` has asked of the API server so far: `VERB RESOURCE[/SUBRESOURCE]` and how often. */
+  async audited(): Promise<Map<string, number>> {
+    const counts = new Map<string, number>();
+    const lines = createInterface({ input: createReadStream(auditLog(this.dir)) });
+    for await (const line of lines) {
+      const { verb, objectRef = {} } = JSON.parse(line) as AuditEvent;
+      const what = [objectRef.resource ?? 'other', ...(objectRef.subresource ? [objectRef.subresource] : [])].join('/');
+      counts.set(`${verb} ${what}`, (counts.get(`${verb} ${what}`) ?? 0) + 1);
+    }
+    return counts;
+  }
+
   /** Ends the API server; etcd keeps what it stored. For a test of a time without it. */
   async pause(): Promise<void> {
     this.api?.kill('SIGKILL');
@@ -205,6 +221,22 @@ export class Cluster {
   }
 }
 
+interface AuditEvent {
+  readonly verb: string;
+  readonly objectRef?: { readonly resource?: string; readonly subresource?: string };
+}
+
+const auditLog = (dir: string) => path.join(dir, 'audit.log');
+
+function auditFlags(dir: string, user: string): string[] {
+  const policy = path.join(dir, 'audit-policy.json');
+  const rules = [{ level: 'Metadata', users: [user] }, { level: 'None' }];
+  // A watch would be written down at its end too.
+  const omitStages = ['ResponseStarted', 'ResponseComplete', 'Panic'];
+  writeFileSync(policy, JSON.stringify({ apiVersion: 'audit.k8s.io/v1', kind: 'Policy', omitStages, rules }));
+  return [`--audit-policy-file=${policy}`, `--audit-log-path=${auditLog(dir)}`];
+}
+
 interface Ports {
   readonly etcd: number;
   readonly peer: number;
@@ -229,7 +261,13 @@ function startEtcd(dir: string, logs: string, { etcd, peer }: Ports): Promise<Ch
   );
 }
 
-function startApiServer(dir: string, logs: string, { etcd, api }: Ports, controllers: boolean): Promise<Child> {
+function startApiServer(
+  dir: string,
+  logs: string,
+  { etcd, api }: Ports,
+  controllers: boolean,
+  more: readonly string[],
+): Promise<Child> {
   const key = path.join(dir, 'service-account.key');
   return startBound(
     toolPath('kube-apiserver'),
@@ -252,6 +290,7 @@ function startApiServer(dir: string, logs: string, { etcd, api }: Ports, control
       '--kubelet-preferred-address-types=InternalIP',
       '--allow-privileged=true',
       // Without the controllers nobody makes the ServiceAccount `default` that this plugin asks for.
+      ...more,
       ...(controllers ? [] : ['--disable-admission-plugins=ServiceAccount']),
     ],
     { name: 'kube-apiserver', log: path.join(logs, 'apiserver.log') },

@@ -53,7 +53,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       const complete = table.complete();
       return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections, complete };
     },
-    ...(!wasm && { kernelList: kernelLister(epoch, () => view?.sockets ?? []) }),
+    ...(!wasm && { kernelList: kernelLister(epoch, () => view?.sockets ?? [], now) }),
     unknownInFlight: () => unknown.bound(table.tally(), now()),
     close: (ids) => {
       if (wasm) table.close(ids);
@@ -85,13 +85,13 @@ function kernelReader(epoch: Epoch): () => KernelView {
  * The connections of an Envoy without the filter, as the kernel lists them: the socket's inode for an id, and no more
  * known than whether its listener speaks HTTP. One of a listener that is not known to be all HTTP counts as TCP.
  */
-function kernelLister(epoch: Epoch, sockets: () => KernelView['sockets']): () => Connection[] {
+function kernelLister(epoch: Epoch, sockets: () => KernelView['sockets'], now: () => number): () => Connection[] {
   const firstSeen = new Map<number, number>();
   return () => {
     const { httpAddresses = [] } = epoch.meta;
     const ports = new Set(httpAddresses.map((a) => a.slice(a.lastIndexOf(':'))));
     return sockets().map(({ inode, local, peer }) => {
-      const openedAt = firstSeen.get(inode) ?? Date.now();
+      const openedAt = firstSeen.get(inode) ?? now();
       firstSeen.set(inode, openedAt);
       const http = httpAddresses.includes(local) || ports.has(local.slice(local.lastIndexOf(':')));
       return {

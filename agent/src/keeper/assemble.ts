@@ -5,6 +5,7 @@ import { EpochRegistry } from '../epochs/registry.ts';
 import { Standing } from '../handoff/standing.ts';
 import { type AgentLink, createLink } from '../link/index.ts';
 import { Crashes } from '../supervisor/crashes.ts';
+import { drainClock } from './clock.ts';
 import { commandHandler } from './commands.ts';
 import { knownVersions, type ResolvedConfig } from './config.ts';
 import type { KeeperContext } from './context.ts';
@@ -30,14 +31,17 @@ export function createContext(
     if (message.type !== 'epochs' && message.type !== 'verdict' && early.length < MAX_EARLY) early.push(message);
   };
   const standing = new Standing();
+  const registry = new EpochRegistry(config.dir, config.shared);
+  const clock = drainClock(() => registry.all().some((epoch) => epoch.drain !== undefined));
   const context: KeeperContext = {
     config,
-    registry: new EpochRegistry(config.dir, config.shared),
+    registry,
     kept: new KeptSockets(),
     standing,
     exclusive: new Exclusive(() => standing.changed()),
     log: config.log,
-    now: Date.now,
+    clock,
+    now: clock.now,
     send: (message) => send(message),
     alone: config.controllers.length === 0,
     ...options,

@@ -13,6 +13,7 @@ export interface FrontContext<E extends AnyEpoch = AnyEpoch> {
   /** One start of an epoch at a time. */
   readonly exclusive: Exclusive;
   readonly log: Log;
+  /** The clock of the drains: see clock.ts. */
   readonly now: () => number;
   /** To the controller; kept while it is away, dropped when there is none. */
   readonly send: (message: AgentMessage) => void;

@@ -8,6 +8,7 @@ import {
   type StatusHandlers,
 } from '../status/index.ts';
 import type { Crashes } from '../supervisor/crashes.ts';
+import { onClock } from './clock.ts';
 import { connectionsOf } from './commands.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
@@ -45,7 +46,7 @@ export async function openStatus(context: KeeperContext, parts: StatusParts): Pr
         const report = decodeReport(body);
         const epoch = registry.get(report.epoch);
         // An epoch that ended a moment ago, or is none of ours: nothing to say to it.
-        return epoch ? encodeReply(epoch.table.apply(report, context.now())) : new Uint8Array();
+        return epoch ? encodeReply(epoch.table.apply(onClock(report, context.clock), context.now())) : new Uint8Array();
       },
       status: () => ({
         ...agentStatus(context, parts),

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { type AgentMessage, type EpochStatus, SluiceError, toSluiceError } from '@sluice/contract';
 import { Standing } from '../../handoff/standing.ts';
+import { drainClock } from '../../keeper/clock.ts';
 import { type KeeperConfig, resolveBinary, resolveConfig } from '../../keeper/config.ts';
 import { Exclusive } from '../../keeper/exclusive.ts';
 import { announceEpochs } from '../../keeper/front.ts';
@@ -66,7 +67,7 @@ export async function startCommandKeeper(
     standing,
     exclusive: new Exclusive(() => standing.changed()),
     log,
-    now: Date.now,
+    now: drainClock(() => registry.all().some((epoch) => epoch.drain !== undefined)).now,
     send: (message) => outbox.send(message),
     alone: config.controllers.length === 0,
     signal: stop.signal,

@@ -28,7 +28,7 @@ interface Replica {
   child: Child;
 }
 
-/** When a replica led: `until` is not set while it does, and never of one that was killed. */
+/** When a replica led: `until` is not set while it does. */
 export interface LedTerm {
   readonly id: string;
   readonly fence: number;
@@ -142,6 +142,7 @@ export class Replicas {
   async kill(id: string): Promise<void> {
     this.one(id).child.kill('SIGKILL');
     await this.one(id).child.ended;
+    for (const term of this.terms) if (term.id === id) term.until ??= Date.now();
   }
 
   /** As soon as that replica says that an upgrade has entered that phase. Resolves with the time, epoch milliseconds. */
@@ -161,11 +162,7 @@ export class Replicas {
 
   /** Who leads now, and runs. */
   leader(limitMs = 30_000): Promise<LedTerm> {
-    return until(
-      'a leader',
-      () => this.terms.findLast(({ id, until: over }) => over === undefined && this.one(id).child.running),
-      { limitMs },
-    );
+    return until('a leader', () => this.terms.findLast((term) => term.until === undefined), { limitMs });
   }
 
   /** A name that has not been used, of a proxy of that replica. */

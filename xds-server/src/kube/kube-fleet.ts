@@ -4,7 +4,7 @@ import type { Log } from '../log.ts';
 import type { Fleet } from '../rollout/fleet.ts';
 import type { Observed, RolloutAction, RolloutState } from '../rollout/state.ts';
 import { isReason } from './client.ts';
-import { leave, observePod, type PodFacts, refusalOf, targetImage, wishOf } from './pod-view.ts';
+import { isHeard, leave, observePod, type PodFacts, refusalOf, targetImage, wishOf } from './pod-view.ts';
 import type { Provider } from './provider.ts';
 import { podOfProxy, proxyOfPod, type Words } from './words.ts';
 
@@ -84,6 +84,7 @@ export class KubeFleet implements Fleet {
     const observed: Observed[] = [];
     const refused: PodsSeen['refused'][number][] = [];
     const images = new Set<string>();
+    const silent: string[] = [];
     for (const pod of podsOf(pods)) {
       const facts = this.#facts(pod, pods, way);
       const seen = observePod(facts, known.get(nameOf(pod)), now());
@@ -91,10 +92,10 @@ export class KubeFleet implements Fleet {
       if (refusal !== undefined) refused.push({ pod: pod.metadata?.name ?? '', ...refusal });
       if (seen === undefined) continue;
       observed.push(seen);
+      if (!isHeard(facts.words)) silent.push(pod.metadata?.name ?? '');
       const image = targetImage(facts);
       if (image !== undefined) images.add(image);
     }
-    const silent = observed.filter((one) => !one.reachable).map((one) => podOfProxy(one.name)?.name ?? one.name);
     return { observed, refused, silent, images: [...images] };
   }
 

@@ -81,12 +81,21 @@ export function observePod(facts: PodFacts, member: RolloutMember | undefined, n
     name: proxyOfPod(namespace, name),
     uid,
     labels: { ...labels, 'kubernetes.io/hostname': pod.spec?.nodeName ?? '' },
-    reachable: words['1'] !== undefined || words['2'] !== undefined,
+    // One that is still in the middle of what an earlier rollout began is nobody's first choice.
+    reachable: isHeard(words) && (begun || !isBetween(step)),
     available: serving !== undefined && isReady(pod),
     upToDate: step?.type === 'done' || (serving !== undefined && serving === wish?.image),
     ...(serving !== undefined && { serving }),
     ...(what !== undefined && { step: what }),
   };
+}
+
+export function isHeard(words: AgentWords): boolean {
+  return words['1'] !== undefined || words['2'] !== undefined;
+}
+
+function isBetween(step: PodStep | undefined): boolean {
+  return step?.type === 'reset' || (step?.type === 'wait' && step.started);
 }
 
 function orderOf({ state, upgradeId, backId }: RolloutMember): string | undefined {

@@ -1,16 +1,22 @@
 import { readFileSync } from 'node:fs';
 import type { KubernetesObject } from '@kubernetes/client-node';
+import type { UpgradeView } from '@sluice/contract';
+import { resolveConfig } from '@sluice/xds-server/config';
+import { openController } from '@sluice/xds-server/controller';
 import { KubeClient } from '@sluice/xds-server/kube/client';
 import { STATE_KINDS } from '@sluice/xds-server/kube/state-crds';
+import { SILENT } from '@sluice/xds-server/log';
 import { STORE_CONFORMANCE } from '@sluice/xds-server/store/conformance';
 import { ResourceStore } from '@sluice/xds-server/store/resource-store';
 import type { Store } from '@sluice/xds-server/store/store';
 import { checkAgainstModel } from '@sluice/xds-server/testing/store-model';
-import { afterAll, afterEach, beforeAll, describe, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { Cluster } from '../harness/k8s/cluster.ts';
+import { PlainAgent } from '../harness/k8s/plain-agent.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { until } from '../harness/process.ts';
 
 const missing = await missingTools(['etcd', 'kube-apiserver', 'kube-controller-manager', 'kubectl']);
 if (missing !== undefined) console.log(`skipped: ${missing}`);
@@ -69,4 +75,36 @@ describe('as every store', () => {
   });
 
   it('answers as MemoryStore, whatever is done', () => checkAgainstModel(subject, 40), 120_000);
+});
+
+it('an upgrade costs so many requests', async () => {
+  const { open: openStore } = await subject();
+  const store = await openStore();
+  const config = resolveConfig({ apiAddress: '127.0.0.1:0', xdsAddress: '127.0.0.1:0' });
+  const controller = await openController(config, store, SILENT);
+  const agent = new PlainAgent(`http://127.0.0.1:${controller.apiPort}`, 'web-1.shop');
+  const call = async <T>(path: string, body?: object): Promise<T> => {
+    const headers = { 'content-type': 'application/json' };
+    const request = body === undefined ? {} : { method: 'POST', headers, body: JSON.stringify(body) };
+    return (await fetch(`http://127.0.0.1:${controller.apiPort}/api/v1${path}`, request)).json() as Promise<T>;
+  };
+  try {
+    await until('the agent is heard', async () => store.calls['create meshproxies']);
+    const before = { ...store.calls };
+    const { id } = await call<UpgradeView>('/upgrades', { proxy: 'web-1.shop', to: '1.40.0' });
+    await agent.ordered('drain');
+    agent.safe();
+    await agent.ordered('reset');
+    await until('it is done', async () => (await store.upgrade(id))?.state.phase === 'Done' || undefined);
+    await store.close();
+    const counted = Object.entries(store.calls).map(([key, n]) => [key, n - (before[key] ?? 0)] as const);
+    const writes = counted.filter(([key]) => !/^(get|list)/.test(key));
+    console.log(`requests of one upgrade: ${JSON.stringify(Object.fromEntries(counted))}`);
+    // Its insert, a write for each step that is recorded, and what its agent said.
+    expect(Object.fromEntries(writes)['create proxyupgrades']).toBe(1);
+    expect(writes.reduce((sum, [, n]) => sum + n, 0)).toBeLessThanOrEqual(10);
+  } finally {
+    agent.stop();
+    await controller.close();
+  }
 });

@@ -139,6 +139,10 @@ export async function openController(
       standard: config.policy,
       metrics: source,
       log,
+      onGone: (proxy) => {
+        agents.forget(proxy);
+        driver.forget(proxy);
+      },
       ...shown,
     });
   place?.fenced?.(() => kube?.fence);

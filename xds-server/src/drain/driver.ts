@@ -159,13 +159,19 @@ export class Driver {
     this.#live.set(state.id, { state, version, seq, queue: Promise.resolve(), gone: new AbortController() });
   }
 
+  /** A proxy that is no more: nobody is left to be ordered anything, and what was stored of it is gone too. */
+  forget(proxy: string): void {
+    for (const live of [...this.#live.values()])
+      if (live.state.proxy === proxy) this.#letGo(live, 'its proxy is no more');
+  }
+
   /** No further step of it is made here; what is stored goes on elsewhere. */
-  #letGo({ state, timer, gone }: Live): void {
+  #letGo({ state, timer, gone }: Live, why = 'another controller runs it'): void {
     clearTimeout(timer);
     gone.abort();
     this.#live.delete(state.id);
     if (state.oldEpoch !== undefined) this.#options.orders.clear(state.proxy, state.oldEpoch);
-    this.#options.log.info({ upgrade: state.id, proxy: state.proxy }, 'upgrade is let go: another controller runs it');
+    this.#options.log.info({ upgrade: state.id, proxy: state.proxy }, `upgrade is let go: ${why}`);
   }
 
   /** Under way, oldest first. */
@@ -199,7 +205,7 @@ export class Driver {
     const state = newUpgrade(wish, wish.id ?? this.#newId(now), now);
     const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
     await this.#insert(state, { phase: 'Idle', event: 'created', text });
-    await this.#options.store.prune(wish.proxy, this.#options.keep ?? 100);
+    await this.#options.store.prune(wish.proxy, this.#options.keep ?? this.#options.store.keep ?? 100);
     this.#arm(state.id);
     await this.giveTurns(wish.proxy);
     return this.#live.get(state.id)?.state ?? state;

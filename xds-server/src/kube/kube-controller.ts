@@ -16,6 +16,7 @@ import { missingFields } from './installed-crds.ts';
 import { KubeView } from './kube-view.ts';
 import { Reconciler } from './reconcile.ts';
 import { Providers } from './reconcile-providers.ts';
+import { sweep } from './sweep.ts';
 import { KnownWords, podOfProxy, UID_LABEL } from './words.ts';
 
 /** `kubernetes:` of the controller's configuration. */
@@ -86,6 +87,8 @@ export interface KubeParts {
   readonly log: Log;
   readonly onRollout: (state: RolloutState) => void;
   readonly onEntry: (entry: RolloutEntry) => void;
+  /** The Pod of a proxy is gone, and what was stored of it. */
+  readonly onGone: (proxy: string) => void;
 }
 
 /** The controller's part in Kubernetes: every replica knows what is wanted, the leader carries it out. */
@@ -166,10 +169,12 @@ export class KubeController {
   }
 
   async #lead(term: Term): Promise<void> {
-    const { access, store, standard, metrics, log, onRollout, onEntry } = this.#parts;
+    const { access, config, store, standard, metrics, log, onRollout, onEntry, onGone } = this.#parts;
     this.#term = term;
     const backoff = new Backoff();
     await Promise.all([this.view.synced(), this.#checked.promise]);
+    const pod = (namespace: string, name: string) => this.view.pod(namespace, name);
+    void sweep({ store, pod, watch: config.watch, onGone, log }, term.signal);
     const providers = this.#providers(term.signal, () => this.#reconciler?.again());
     while (!term.signal.aborted) {
       const attempt = new AbortController();

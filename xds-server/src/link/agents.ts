@@ -50,6 +50,11 @@ export class Agents {
     entry.since = now;
   }
 
+  /** One that is no more; a link that lives keeps it. */
+  forget(proxy: string): void {
+    if (this.connectedSlots(proxy).size === 0) this.#proxies.delete(proxy);
+  }
+
   proxies(): string[] {
     return [...this.#proxies.keys()].sort();
   }

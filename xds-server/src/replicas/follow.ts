@@ -53,6 +53,10 @@ export function followStore(parts: FollowParts, signal: AbortSignal): void {
           log.warn({ upgrade: change.upgrade.state.id, err: toSluiceError(thrown) }, 'what another replica wrote'),
         );
         return;
+      case 'gone':
+        agents.forget(change.proxy);
+        driver.forget(change.proxy);
+        return;
       case 'rollout':
         hub.publish({ kind: 'rollout', rollout: rolloutView(change.rollout.state) });
         return;

@@ -70,6 +70,11 @@ export class MeshProxies {
     });
   }
 
+  async forget(proxy: string): Promise<void> {
+    this.#proxies.delete(proxy);
+    await this.#api.delete(MESH_PROXIES, objectName(proxy));
+  }
+
   close(): Promise<void> {
     return this.#later.close(CLOSE_MS);
   }
@@ -94,7 +99,7 @@ export class MeshProxies {
           if (this.#isOthers(row, proxy.rows.get(row.slot))) proxy.rows.set(row.slot, row);
         }
       }
-      const rows = [...proxy.rows.values()];
+      const rows = ofOnePod([...proxy.rows.values()]);
       const labels = { [PROXY_LABEL]: labelValue(name) };
       const metadata = { name: objectName(name), labels };
       const made =
@@ -129,6 +134,16 @@ export class MeshProxies {
       if (proxy.written.get(slot) === counted(row)) proxy.rows.delete(slot);
     }
   }
+}
+
+/** Of a Pod that was made anew under the same name, what the old one's agents said counts no more. */
+function ofOnePod(rows: readonly AgentRow[]): readonly AgentRow[] {
+  const newest = rows.reduce<AgentRow | undefined>(
+    (a, b) => (a !== undefined && a.seenAt >= b.seenAt ? a : b),
+    undefined,
+  );
+  const uid = newest?.labels?.[UID_LABEL];
+  return uid === undefined ? rows : rows.filter(({ labels }) => labels?.[UID_LABEL] === uid);
 }
 
 function version(object: StateObject<unknown>): { uid: string; version: string } {

@@ -102,6 +102,15 @@ describe('MeshProxy', () => {
     expect(store.calls['update meshproxies']).toBe(1);
   });
 
+  it('of a Pod that was made anew under the same name the old one’s agents are forgotten', async () => {
+    const { open } = subject();
+    const store = await open();
+    const of = (uid: string) => ({ labels: { 'sluice.dev/pod-uid': uid } });
+    await Promise.all([store.putAgent({ ...row, ...of('one') }), store.putAgent({ ...row, slot: '2', ...of('one') })]);
+    await store.putAgent({ ...row, ...of('two'), seenAt: 2 });
+    expect((await store.agents()).map(({ slot, labels }) => [slot, labels])).toEqual([['1', of('two').labels]]);
+  });
+
   it('an agent that went to another replica is that one’s: the end of its link here says nothing', async () => {
     const { open } = subject();
     const [one, other] = [await open(), await open()];

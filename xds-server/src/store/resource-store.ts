@@ -48,6 +48,8 @@ const PING_MS = 5_000;
  * upgrade and one a rollout hold state and record; MeshProxy what agents said; RecordChunk what would not fit.
  */
 export class ResourceStore implements Store {
+  /** Thousands of Pods come and go: their past is not what etcd is for. */
+  readonly keep = 5;
   readonly #api: StateApi;
   readonly #log: Log;
   readonly #upgrades: Documents<UpgradeState, RecordEntry>;
@@ -155,6 +157,15 @@ export class ResourceStore implements Store {
     return this.#rollouts.record(rolloutId);
   }
 
+  /** Resumable: the MeshProxy, by which it is found, goes last. */
+  async forget(proxy: string): Promise<void> {
+    for (const { spec } of await this.#listed(proxy)) {
+      await this.#upgrades.delete(spec.id);
+      this.#ended.forget(spec.id);
+    }
+    await this.#agents.forget(proxy);
+  }
+
   watch(onChange: (change: StoreChange) => void, signal: AbortSignal): void {
     const { client, namespace } = this.#api;
     const options = { namespace, log: this.#log };
@@ -169,15 +180,19 @@ export class ResourceStore implements Store {
       kind: Kind,
       what: string,
       changes: (object: T) => readonly StoreChange[],
+      gone: (object: T) => void = () => undefined,
     ) => {
       // A resync gives all of them again: only what was written since is told.
       const changed = (one: T, old: T | undefined): void => {
         if (one.metadata?.resourceVersion !== old?.metadata?.resourceVersion) tell(what, () => changes(one));
       };
-      void new Informer<T>(client, kind, { changed, gone() {} }, options).run(signal);
+      void new Informer<T>(client, kind, { changed, gone }, options).run(signal);
     };
-    follow<StateObject<MeshProxySpec>>(MESH_PROXIES, 'agents', (one) =>
-      rowsOf(one).map((row) => ({ kind: 'agent', row })),
+    follow<StateObject<MeshProxySpec>>(
+      MESH_PROXIES,
+      'agents',
+      (one) => rowsOf(one).map((row) => ({ kind: 'agent', row })),
+      ({ spec }) => tell('proxy', () => [{ kind: 'gone', proxy: spec.proxy }]),
     );
     follow<StateObject<DocumentSpec>>(PROXY_UPGRADES, 'upgrade', (one) => [
       { kind: 'upgrade', upgrade: this.#upgrades.read(one) },

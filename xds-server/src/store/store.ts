@@ -19,7 +19,9 @@ export interface AgentRow {
 export type StoreChange =
   | { readonly kind: 'agent'; readonly row: AgentRow }
   | { readonly kind: 'upgrade'; readonly upgrade: Stored }
-  | { readonly kind: 'rollout'; readonly rollout: StoredRollout };
+  | { readonly kind: 'rollout'; readonly rollout: StoredRollout }
+  /** A proxy was forgotten. */
+  | { readonly kind: 'gone'; readonly proxy: string };
 
 /** An upgrade and the version of its stored form: opaque, changes with every write. */
 export interface Stored {
@@ -80,6 +82,11 @@ export interface Store {
    * Only where several controllers share the store: absent otherwise.
    */
   watch?(onChange: (change: StoreChange) => void, signal: AbortSignal): void;
+
+  /** Removes everything of a proxy that is no more. Only where proxies come and go by themselves, as Pods do: absent otherwise. */
+  forget?(proxy: string): Promise<void>;
+  /** How many ended upgrades of a proxy are kept where nobody says a number. */
+  readonly keep?: number;
 
   /** Rejects when the store can not be written: what /readyz asks. */
   ping(): Promise<void>;

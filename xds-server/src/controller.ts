@@ -17,6 +17,7 @@ import { Driver } from './drain/driver.ts';
 import { hear } from './drain/hear.ts';
 import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
 import { type KubeAccess, KubeController, type KubernetesConfig } from './kube/kube-controller.ts';
+import { endWithPods } from './kube/pods-gone.ts';
 import { notLeading } from './kube/reconcile.ts';
 import { Agents } from './link/agents.ts';
 import { Requests } from './link/requests.ts';
@@ -369,6 +370,7 @@ export async function openController(
     }
     await rollouts.start();
     kube?.start(stop.signal);
+    if (kube !== undefined) void endWithPods(driver, kube.view);
     // An agent that is heard before has its drain by the controller's policy and not by its HotUpgrade's.
     await kube?.listed(LIST_MS);
     const xdsPort = await xds.bind(config.xdsAddress);

@@ -212,7 +212,9 @@ export class Driver {
   }
 
   /** Stores a new upgrade with the first entry of its record, and runs it from here on. */
-  async #insert(state: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>): Promise<void> {
+  async #insert(made: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>): Promise<void> {
+    const podUid = this.#options.agents.podUid(made.proxy);
+    const state = podUid === undefined ? made : { ...made, podUid };
     const entries = this.#entries(state, 0, [first]);
     this.#inserting.add(state.id);
     try {
@@ -239,8 +241,20 @@ export class Driver {
     return live?.state.id;
   }
 
+  /** That Pod of the proxy is gone, and with it all that was under way. */
+  async podGone(proxy: string, isGone: (podUid: string) => boolean): Promise<void> {
+    await this.#takeUp.settled;
+    const gone = [...this.#live.values()].filter(
+      ({ state }) => state.proxy === proxy && state.podUid !== undefined && isGone(state.podUid),
+    );
+    for (const { state } of gone) await this.event(state.id, { type: 'gone', why: 'its Pod was deleted' });
+  }
+
   /** An agent's list of its epochs is a new one; `hello`: the first of a new link. */
   async epochsChanged(proxy: string, slot: string, hello: boolean): Promise<void> {
+    const podUid = this.#options.agents.podUid(proxy);
+    // Epochs of another Pod of this name have the same numbers.
+    if (hello && podUid !== undefined) await this.podGone(proxy, (one) => one !== podUid);
     const epochs = this.#options.agents.entry(proxy, slot)?.epochs ?? [];
     for (const epoch of epochs) if (epoch.state === 'draining') await this.adoptions.draining(proxy, slot, epoch);
     await this.#takeUp.settled;

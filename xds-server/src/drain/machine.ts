@@ -13,7 +13,7 @@
  */
 import { isTerminal } from '@sluice/contract';
 import { withPace } from './orders.ts';
-import { hearEpochs, resume } from './resume.ts';
+import { hearEpochs, hearGone, resume } from './resume.ts';
 import type { Bounds, Step, Surroundings, UpgradeEvent, UpgradeState } from './state.ts';
 import { DEFAULT_BOUNDS } from './state.ts';
 import {
@@ -43,6 +43,9 @@ export function step(
       break;
     case 'epochs':
       hearEpochs(turn, event, bounds);
+      break;
+    case 'gone':
+      hearGone(turn, event.why);
       break;
     case 'preflight':
       if (state.phase === 'Preflight') hearPreflight(turn, event);

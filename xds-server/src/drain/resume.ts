@@ -31,22 +31,29 @@ export function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): voi
   // The agent sends its account of a reset before the list without the epoch: a list alone means that it just ended.
   const over = old === undefined || old.state === 'crashed' || old.state === 'ended';
   if (over) {
-    const cut = (state.verdict?.held ?? []).filter((one) => one.protected).map((one) => one.connection);
-    const { total = 0, protected: left = 0 } = state.verdict ?? {};
-    // Without the agent's own account, what was protected last counts as cut: never as drained, also those not named.
-    hearReset(turn, {
-      type: 'resetDone',
-      epoch: state.oldEpoch,
-      at: turn.around.now,
-      old: total,
-      drained: Math.max(0, total - Math.max(left, cut.length)),
-      cut,
-    });
+    endWithout(turn, state.oldEpoch);
     return;
   }
   if (!event.hello) return;
   resume(turn);
   if (old.verdict !== undefined) hearVerdict(turn, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
+}
+
+/** Nothing of the proxy is left: what did not serve yet has failed, what drained has ended. */
+export function hearGone(turn: Turn, why: string): void {
+  const { phase, oldEpoch, resetAt } = turn.state;
+  if (phase === 'Idle' || phase === 'Preflight' || phase === 'Starting') fail(turn, 'AGENT_AWAY', why);
+  else if (oldEpoch !== undefined && resetAt === undefined) endWithout(turn, oldEpoch, why);
+}
+
+/** Without the agent's own account, what was protected last counts as cut: never as drained, also those not named. */
+function endWithout(turn: Turn, epoch: number, why?: string): void {
+  const { verdict } = turn.state;
+  const cut = (verdict?.held ?? []).filter((one) => one.protected).map((one) => one.connection);
+  const { total = 0, protected: left = 0 } = verdict ?? {};
+  const drained = Math.max(0, total - Math.max(left, cut.length));
+  const because = why === undefined ? {} : { why };
+  hearReset(turn, { type: 'resetDone', epoch, at: turn.around.now, old: total, drained, cut, ...because });
 }
 
 /** After the agent or its link was gone in Starting: does the new epoch serve, is it on its way, or unknown there? */

@@ -29,6 +29,8 @@ export interface UpgradeWish {
 export interface UpgradeState {
   readonly id: string;
   readonly proxy: string;
+  /** Of a Pod's proxy: the uid of that Pod. One of the same name, made anew, has another one, and its own epochs. */
+  readonly podUid?: string;
   readonly target: UpgradeTarget;
   readonly policy: DrainPolicy;
   readonly createdAt: number;
@@ -113,6 +115,8 @@ export type UpgradeEvent =
     }
   /** Another share of the fleet's rate. */
   | { readonly type: 'share'; readonly perSecond: number }
+  /** The whole Pod of the proxy is gone. */
+  | { readonly type: 'gone'; readonly why: string }
   | { readonly type: 'abort'; readonly by: string }
   | { readonly type: 'override'; readonly by: string; readonly reason: string }
   | { readonly type: 'rollback'; readonly rollbackId: string }

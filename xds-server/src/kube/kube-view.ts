@@ -34,9 +34,11 @@ export class KubeView {
   readonly #byNamespace = new Map<string, Map<string, V1Pod>>();
   readonly #listeners = new Set<ViewListener>();
   readonly #standard: DrainPolicy;
+  readonly #namespace: string | undefined;
 
   constructor(client: Pick<KubeClient, 'list' | 'watch'>, { namespace, standard, log }: ViewOptions) {
     this.#standard = standard;
+    this.#namespace = namespace;
     const options = { namespace, log };
     this.#pods = new Informer<V1Pod>(
       client,
@@ -72,6 +74,10 @@ export class KubeView {
   listen(listener: ViewListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  covers(namespace: string): boolean {
+    return this.#namespace === undefined || this.#namespace === namespace;
   }
 
   pod(namespace: string, name: string): V1Pod | undefined {

@@ -1,4 +1,5 @@
 import { type ControllerMessage, type EpochStatus, SluiceError } from '@sluice/contract';
+import { UID_LABEL } from '../kube/words.ts';
 import type { AgentRow } from '../store/store.ts';
 import type { AgentLink } from './server.ts';
 
@@ -39,7 +40,11 @@ export class Agents {
       since: link.since,
       link,
     };
-    this.#slots(link.proxy).set(link.slot, entry);
+    const slots = this.#slots(link.proxy);
+    // What is remembered of another Pod of this name says nothing of this one.
+    for (const [slot, one] of slots)
+      if (one.link === undefined && one.labels?.[UID_LABEL] !== entry.labels?.[UID_LABEL]) slots.delete(slot);
+    slots.set(link.slot, entry);
     return entry;
   }
 
@@ -95,6 +100,12 @@ export class Agents {
     const empty = there.find((one) => !one.epochs.some(isLiving) && one.versions.includes(to));
     const serving = there.find((one) => one.epochs.some((epoch) => epoch.state === 'serving'));
     return (empty ?? serving)?.slot;
+  }
+
+  /** Of a Pod's proxy: the uid of the Pod whose agent was heard last. */
+  podUid(proxy: string): string | undefined {
+    const newest = this.of(proxy).toSorted((a, b) => b.since - a.since);
+    return newest.map((one) => one.labels?.[UID_LABEL]).find((uid) => uid !== undefined);
   }
 
   /** What its agents say of where it is; of two slots they are laid over each other. */

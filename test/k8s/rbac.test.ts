@@ -203,6 +203,7 @@ it('and for no others', async () => {
   const own = [
     'leases (sluice-controller) get update',
     'leases create',
+    'leases delete list patch watch',
     'meshproxies proxyupgrades proxyrollouts create delete get list update watch',
     'recordchunks create get list update',
   ];

@@ -32,6 +32,14 @@ const kubernetes = z.strictObject({
   namespace: z.string().min(1).optional(),
   watch: z.string().min(1).optional(),
   lease: z.string().min(1).default('sluice-controller'),
+  /** This replica, among several over the same state. */
+  replica: z
+    .strictObject({
+      id: z.string().min(1).optional(),
+      host: z.string().min(1).optional(),
+      leaseSeconds: z.number().int().min(3).max(300).optional(),
+    })
+    .optional(),
 });
 
 const schema = z.strictObject({

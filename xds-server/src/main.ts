@@ -3,6 +3,8 @@ import { type ControllerConfig, type ResolvedConfig, resolveConfig } from './con
 import { type Controller, type ControllerParts, openController } from './controller.ts';
 import { kubeAccess } from './kube/kube-controller.ts';
 import type { Log } from './log.ts';
+import { KubeMembers } from './replicas/kube-members.ts';
+import { replicaAddresses, replicaId } from './replicas/self.ts';
 import { ResourceStore } from './store/resource-store.ts';
 import { SqliteStore } from './store/sqlite.ts';
 import type { Store } from './store/store.ts';
@@ -48,8 +50,11 @@ export async function startController(
 }
 
 /** In Kubernetes the state is in resources, unless a file is given. */
-function partsOf({ state, kubernetes }: ResolvedConfig, log: Log): { store: Store; parts: ControllerParts } {
+function partsOf({ api, state, kubernetes }: ResolvedConfig, log: Log): { store: Store; parts: ControllerParts } {
   if (kubernetes === undefined) return { store: new SqliteStore(state ?? ':memory:'), parts: {} };
+  const { replica: config = {} } = kubernetes;
+  const { env } = process;
+  const id = replicaId({ config, env });
   const access = kubeAccess(kubernetes);
   let fence: () => number | undefined = () => undefined;
   const store =
@@ -59,5 +64,17 @@ function partsOf({ state, kubernetes }: ResolvedConfig, log: Log): { store: Stor
   const fenced = (told: () => number | undefined): void => {
     fence = told;
   };
-  return { store, parts: { kube: { config: kubernetes, access, fenced } } };
+  const kube = { config: kubernetes, access, fenced };
+  // A file is one controller's own.
+  if (state !== undefined) return { store, parts: { kube } };
+  const { client, namespace } = access;
+  const { leaseSeconds } = config;
+  const membership = new KubeMembers(client, {
+    namespace,
+    id,
+    log,
+    ...(leaseSeconds !== undefined && { leaseSeconds }),
+  });
+  const addresses = replicaAddresses({ config, apiHost: api.host, env });
+  return { store, parts: { kube, membership, addresses } };
 }

@@ -1,11 +1,8 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import type { KubernetesObject } from '@kubernetes/client-node';
 import type { Phase, ProxyView, UpgradeView } from '@sluice/contract';
-import { STATE_KINDS } from '@sluice/xds-server/kube/state-crds';
 import { ownerOf } from '@sluice/xds-server/replicas/rendezvous';
-import { parse } from 'yaml';
 import { Balancer } from '../balancer.ts';
 import { endEpochs, KeeperProcess } from '../keeper.ts';
 import { meshResources } from '../mesh.ts';
@@ -15,11 +12,10 @@ import type { Cluster } from './cluster.ts';
 
 export const REPLICA_NAMESPACE = 'sluice-system';
 const CRDS = path.resolve(import.meta.dirname, '../../../deploy/crds');
+const RBAC = path.resolve(CRDS, '../rbac');
+const ACCOUNT = 'sluice-controller';
 /** Shorter than in production, so that a test need not wait for it; long enough for a busy machine. */
-const TIMES = {
-  replicas: { leaseSeconds: 5, renewMs: 1_000 },
-  election: { leaseSeconds: 5, renewSeconds: 3, retryMs: 500 },
-};
+const LEASE_SECONDS = 5;
 
 interface Replica {
   readonly id: string;
@@ -54,18 +50,29 @@ export class Replicas {
   readonly #balancers: readonly Balancer[];
   readonly #agents: KeeperProcess[] = [];
   readonly #dirs: string[] = [];
+  readonly #kubeconfig: string;
   #killAt: { readonly id: string; readonly phase: Phase; readonly killed: (at: number) => void } | undefined;
 
   static async start(cluster: Cluster, block: Block, count = 3): Promise<Replicas> {
-    for (const name of Object.keys(STATE_KINDS)) {
-      const crd = parse(readFileSync(path.join(CRDS, name), 'utf8')) as KubernetesObject;
-      await cluster.client.apply(crd);
-      await until(`${name} is served`, async () => {
-        await cluster.kubectl('get', crd.metadata?.name ?? '', '-A');
+    for (const folder of [CRDS, RBAC]) {
+      if (folder === RBAC) await cluster.namespace(REPLICA_NAMESPACE);
+      await cluster.kubectl('apply', '-k', folder);
+    }
+    for (const kind of [
+      'hotupgrades',
+      'drainpolicies',
+      'meshproxies',
+      'proxyupgrades',
+      'proxyrollouts',
+      'recordchunks',
+    ]) {
+      await until(`${kind} are served`, async () => {
+        await cluster.kubectl('get', `${kind}.sluice.dev`, '-A');
         return true;
       });
     }
-    await cluster.namespace(REPLICA_NAMESPACE);
+    // With exactly the rights that it has in production.
+    const kubeconfig = await cluster.serviceAccountKubeconfig(REPLICA_NAMESPACE, ACCOUNT);
     const all: Replica[] = [];
     for (let n = 0; n < count; n++) {
       const ports = { apiPort: await block.port(), xdsPort: await block.port() };
@@ -91,7 +98,7 @@ export class Replicas {
     ];
     mkdirSync(path.join(block.dir, 'resources'));
     writeFileSync(path.join(block.dir, 'envoy.json'), '{}');
-    const replicas = new Replicas({ cluster, block, all, upstream, upstreamPort, balancers });
+    const replicas = new Replicas({ cluster, block, all, upstream, upstreamPort, balancers, kubeconfig });
     for (const one of all) await replicas.startOne(one.id);
     return replicas;
   }
@@ -103,7 +110,9 @@ export class Replicas {
     upstream: http.Server;
     upstreamPort: number;
     balancers: readonly Balancer[];
+    kubeconfig: string;
   }) {
+    this.#kubeconfig = parts.kubeconfig;
     this.cluster = parts.cluster;
     this.all = parts.all;
     this.#block = parts.block;
@@ -121,15 +130,17 @@ export class Replicas {
   async startOne(id: string): Promise<void> {
     const one = this.one(id);
     const config = {
-      id,
-      namespace: REPLICA_NAMESPACE,
-      kubeconfig: this.cluster.kubeconfig(),
+      kubernetes: {
+        namespace: REPLICA_NAMESPACE,
+        kubeconfig: this.#kubeconfig,
+        replica: { id, leaseSeconds: LEASE_SECONDS },
+      },
       apiAddress: `127.0.0.1:${one.apiPort}`,
       xdsAddress: `127.0.0.1:${one.xdsPort}`,
       resources: path.join(this.#block.dir, 'resources'),
-      ...TIMES,
+      logLevel: 'debug',
     };
-    const main = path.join(import.meta.dirname, 'replica-main.ts');
+    const main = path.join(import.meta.dirname, '../controller-main.ts');
     one.child = await start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(config)], {
       name: id,
       ready: /^controller ready/,
@@ -257,10 +268,11 @@ export class Replicas {
       const at = Date.now();
       void this.kill(id).then(() => wanted.killed(at));
     }
-    const [what, fence, at] = line.split(' ');
-    if (what === 'leads') this.terms.push({ id, fence: Number(fence), from: Number(at) });
-    if (what !== 'over') return;
-    const term = this.terms.findLast((one) => one.id === id && one.fence === Number(fence));
-    if (term !== undefined) term.until = Number(at);
+    if (!line.includes('leader"')) return;
+    const { msg, fence, time } = JSON.parse(line) as { msg: string; fence: number; time: number };
+    if (msg === 'leader') this.terms.push({ id, fence, from: time });
+    if (msg !== 'no longer the leader') return;
+    const term = this.terms.findLast((one) => one.id === id && one.fence === fence);
+    if (term !== undefined) term.until ??= time;
   }
 }

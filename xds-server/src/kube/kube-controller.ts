@@ -6,6 +6,7 @@ import { KubeConfig } from '@kubernetes/client-node';
 import { type DrainPolicy, type RolloutEntry, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
+import type { ReplicaConfig } from '../replicas/self.ts';
 import type { MetricsSource, Rollouts } from '../rollout/index.ts';
 import type { RolloutState } from '../rollout/state.ts';
 import type { Store } from '../store/store.ts';
@@ -28,6 +29,7 @@ export interface KubernetesConfig {
   /** HotUpgrades and Pods of this namespace only; all without. */
   readonly watch?: string | undefined;
   readonly lease: string;
+  readonly replica?: ReplicaConfig | undefined;
 }
 
 export interface KubeAccess {

@@ -51,7 +51,9 @@ export class KubeMembers implements Membership {
 
   constructor(client: KubeClient, options: KubeMembersOptions) {
     this.#client = client;
-    this.#options = { leaseSeconds: 15, renewMs: 3_000, log: SILENT, ...options };
+    const { leaseSeconds = 15 } = options;
+    // Four tries, as a Lease of a node has: one lost write is no death.
+    this.#options = { leaseSeconds, renewMs: leaseSeconds * 200, log: SILENT, ...options };
     this.self = options.id;
   }
 

@@ -8,6 +8,7 @@ import { connectionsCommand } from './commands/connections.ts';
 import { controllerCommand } from './commands/controller.ts';
 import { explainCommand } from './commands/explain.ts';
 import { getCommand } from './commands/get.ts';
+import { injectCommand } from './commands/inject.ts';
 import { planCommand } from './commands/plan.ts';
 import { recordCommand } from './commands/record.ts';
 import { resetCommand } from './commands/reset.ts';
@@ -43,6 +44,7 @@ export function buildProgram(plan: Plan, name = 'sluice'): Command {
     recordCommand,
     controllerCommand,
     agentCommand,
+    injectCommand,
     versionCommand,
     completionCommand,
   ]) {

@@ -51,6 +51,11 @@ export const METRICS = {
   sluice_overrides_total: { type: 'counter', help: 'Resets with protected connections left.', labels: ['by'] },
   sluice_xds_streams: { type: 'gauge', help: 'Open xDS streams.', labels: [] },
   sluice_xds_nacks_total: { type: 'counter', help: 'Resources that an Envoy refused.', labels: ['type'] },
+  sluice_injections_total: {
+    type: 'counter',
+    help: 'Pods that the webhook was asked about: injected, skipped, refused.',
+    labels: ['result'],
+  },
   sluice_resource_loads_total: { type: 'counter', help: 'Reads of the resource folder.', labels: ['result'] },
   sluice_agent_build_info: {
     type: 'gauge',

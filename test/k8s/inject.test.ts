@@ -9,8 +9,9 @@ import {
   type V1Secret,
 } from '@kubernetes/client-node';
 import { webhookConfiguration } from '@sluice/xds-server/inject/configuration';
-import { type Injector, startInjection, webhookSchema } from '@sluice/xds-server/inject/index';
+import { type Injector, startInjection } from '@sluice/xds-server/inject/index';
 import { injectionStatus } from '@sluice/xds-server/inject/template';
+import { webhookSchema } from '@sluice/xds-server/inject/webhook-config';
 import { issue, makeAuthority } from '@sluice/xds-server/inject/x509';
 import { KubeClient } from '@sluice/xds-server/kube/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';

@@ -1,5 +1,6 @@
 import { DEFAULT_POLICY, type DrainPolicy, parsePolicy, SluiceError } from '@sluice/contract';
 import { z } from 'zod';
+import { webhookSchema } from './inject/webhook-config.ts';
 import type { KubernetesConfig } from './kube/kube-controller.ts';
 import type { PrometheusOptions } from './rollout/index.ts';
 
@@ -40,6 +41,8 @@ const kubernetes = z.strictObject({
       leaseSeconds: z.number().int().min(3).max(300).optional(),
     })
     .optional(),
+  /** Pods get the sidecar when they are made. */
+  injection: webhookSchema.optional(),
 });
 
 const schema = z.strictObject({

@@ -144,6 +144,7 @@ export async function openController(
         agents.forget(proxy);
         driver.forget(proxy);
       },
+      onInjection: (result) => metrics.count('sluice_injections_total', { result }),
       ...shown,
     });
   place?.fenced?.(() => kube?.fence);

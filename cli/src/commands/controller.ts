@@ -1,5 +1,6 @@
 import { parsePolicy, SluiceError } from '@sluice/contract';
 import type { ControllerConfig } from '@sluice/xds-server';
+import type { WebhookConfig } from '@sluice/xds-server/inject/webhook-config';
 import { Command, Option } from 'commander';
 import { applyConfigFile, configOption } from '../lib/config-file.ts';
 import { readObject, readText } from '../lib/files.ts';
@@ -20,6 +21,7 @@ interface Options {
   readonly kubeNamespace?: string;
   readonly kubeWatch?: string;
   readonly kubeLease?: string;
+  readonly kubeInject?: string | Record<string, unknown>;
   readonly logLevel: LogLevel;
 }
 
@@ -55,6 +57,9 @@ export function controllerCommand(plan: Plan): Command {
     .addOption(
       new Option('--kube-lease <name>', 'Lease of the leader (default: sluice-controller)').env('SLUICE_KUBE_LEASE'),
     )
+    .addOption(
+      new Option('--kube-inject <file>', 'inject Pods as this file says (docs/injection.md)').env('SLUICE_KUBE_INJECT'),
+    )
     .addOption(logOption())
     .addOption(configOption());
   return command.action(() =>
@@ -86,22 +91,27 @@ export async function controllerFields(options: Options) {
     ...(policy !== undefined && { policy }),
     // What it is made of is checked by the controller.
     ...(metrics !== undefined && { metrics: metrics as ControllerConfig['metrics'] }),
-    ...kubernetesFields(options),
+    ...(await kubernetesFields(options)),
   };
 }
 
-function kubernetesFields({ kube, kubeconfig, kubeNamespace, kubeWatch, kubeLease }: Options) {
+async function kubernetesFields(options: Options) {
+  const { kube, kubeconfig, kubeNamespace, kubeWatch, kubeLease, kubeInject } = options;
   if (kube !== true && kubeconfig === undefined) {
     const [name] =
-      Object.entries({ kubeNamespace, kubeWatch, kubeLease }).find(([, value]) => value !== undefined) ?? [];
+      Object.entries({ kubeNamespace, kubeWatch, kubeLease, kubeInject }).find(([, value]) => value !== undefined) ??
+      [];
     if (name === undefined) return {};
     throw new SluiceError('CONFIG_INVALID', `${name}: expected --kube or --kubeconfig with it, found neither`);
   }
+  const injection = typeof kubeInject === 'string' ? await readObject(kubeInject, '--kube-inject') : kubeInject;
   const kubernetes = {
     ...(kubeconfig !== undefined && { kubeconfig }),
     ...(kubeNamespace !== undefined && { namespace: kubeNamespace }),
     ...(kubeWatch !== undefined && { watch: kubeWatch }),
     ...(kubeLease !== undefined && { lease: kubeLease }),
+    // What it is made of is checked by the controller.
+    ...(injection !== undefined && { injection: injection as unknown as WebhookConfig }),
   };
   return { kubernetes };
 }

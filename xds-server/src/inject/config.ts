@@ -93,7 +93,11 @@ export type Injection = z.output<typeof injectionSchema>;
 
 /** Throws CONFIG_INVALID naming the first wrong field. @param where such as `kubernetes.injection` */
 export function parseInjection(config: unknown, where = 'injection'): Injection {
-  const result = injectionSchema.safeParse(config);
+  return parsed(injectionSchema, config, where);
+}
+
+export function parsed<T>(schema: z.ZodType<T>, config: unknown, where: string): T {
+  const result = schema.safeParse(config);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new SluiceError('CONFIG_INVALID', `${[where, ...(issue?.path ?? [])].join('.')}: ${issue?.message ?? 'wrong'}`);

@@ -4,6 +4,9 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { KubeConfig } from '@kubernetes/client-node';
 import { type DrainPolicy, type RolloutEntry, SluiceError, toSluiceError } from '@sluice/contract';
+import type { Injector } from '../inject/index.ts';
+import type { Injected } from '../inject/template.ts';
+import type { ResolvedWebhook } from '../inject/webhook-config.ts';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { ReplicaConfig } from '../replicas/self.ts';
@@ -30,6 +33,7 @@ export interface KubernetesConfig {
   readonly watch?: string | undefined;
   readonly lease: string;
   readonly replica?: ReplicaConfig | undefined;
+  readonly injection?: ResolvedWebhook | undefined;
 }
 
 export interface KubeAccess {
@@ -91,6 +95,8 @@ export interface KubeParts {
   readonly onEntry: (entry: RolloutEntry) => void;
   /** The Pod of a proxy is gone, and what was stored of it. */
   readonly onGone: (proxy: string) => void;
+  /** A Pod was, or was not, given the sidecar. */
+  readonly onInjection?: ((result: Injected['type']) => void) | undefined;
 }
 
 /** The controller's part in Kubernetes: every replica knows what is wanted, the leader carries it out. */
@@ -103,6 +109,8 @@ export class KubeController {
   #term: Term | undefined;
   #reconciler: Reconciler | undefined;
   #done: Promise<unknown> = Promise.resolve();
+  #injector: Promise<Injector> | undefined;
+  #injects = true;
   /** The installed CRDs were looked at. */
   readonly #checked = Promise.withResolvers<void>();
 
@@ -127,15 +135,20 @@ export class KubeController {
   /** What is not well, for /readyz. */
   get troubles(): string[] {
     const missing = Object.values(this.#missing).flat();
-    return missing.length === 0
-      ? []
-      : [`kubernetes: the installed CRDs lack ${missing.length} fields: apply deploy/crds`];
+    return [
+      ...(missing.length === 0
+        ? []
+        : [`kubernetes: the installed CRDs lack ${missing.length} fields: apply deploy/crds`]),
+      // The API server is to call those that answer.
+      ...(this.#injects ? [] : ['injection: the webhook does not serve yet: it has no certificate']),
+    ];
   }
 
   /** Begins, in the background: the API server may be away. */
   start(signal: AbortSignal): void {
     const { access, config, log } = this.#parts;
     const { client, namespace, identity } = access;
+    if (config.injection !== undefined) this.#injector = this.#inject(config.injection);
     const lead = (term: Term): void => void this.#lead(term);
     this.#done = Promise.all([
       this.view.run(signal),
@@ -151,7 +164,8 @@ export class KubeController {
 
   /** Resolves when the lease is given back, after the signal of `start` was aborted. */
   async ended(): Promise<void> {
-    await this.#done;
+    const injector = await this.#injector;
+    await Promise.all([this.#done, injector?.close()]);
   }
 
   /** An agent of that proxy came, went, or said something. */
@@ -170,9 +184,26 @@ export class KubeController {
     if (this.rollouts !== undefined) this.#reconciler?.crashed(proxy, uid, image);
   }
 
+  /** Every replica answers; the leader has the certificates. */
+  async #inject(config: ResolvedWebhook): Promise<Injector> {
+    this.#injects = false;
+    const { access, log, onInjection } = this.#parts;
+    const { client, namespace } = access;
+    // Only here: what makes certificates is not small.
+    const { startInjection } = await import('../inject/index.ts');
+    const onReview = ({ result }: { readonly result: Injected['type'] }) => onInjection?.(result);
+    const injector = startInjection({ client, namespace, config, log, onReview });
+    const serves = () => {
+      this.#injects = true;
+    };
+    injector.serving.then(serves, () => undefined);
+    return injector;
+  }
+
   async #lead(term: Term): Promise<void> {
     const { access, config, store, standard, metrics, log, onRollout, onEntry, onGone } = this.#parts;
     this.#term = term;
+    void this.#injector?.then((injector) => injector.lead(term.signal));
     const backoff = new Backoff();
     await Promise.all([this.view.synced(), this.#checked.promise]);
     const pod = (namespace: string, name: string) => this.view.pod(namespace, name);

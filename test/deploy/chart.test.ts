@@ -4,6 +4,8 @@ import { resolveConfig } from '@sluice/xds-server/config';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { controllerFields } from '../../cli/src/commands/controller.ts';
+import { COPIED, NOT_COPIED } from '../../deploy/scripts/chart.ts';
+import { CHART_SCHEMA, chartDefinitions } from '../../xds-server/scripts/chart-schema.ts';
 import { CHART, chart, DEPLOY, helm, type Manifest, manifests, nameOf, type Values } from '../harness/deploy/render.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 
@@ -26,8 +28,14 @@ const FULL: Values = {
     logLevel: 'debug',
     bindHost: '[::]',
     policy: { maxDrainMs: 0, rules: [{ name: 'batch', match: { listeners: ['batch-*'] }, protectMs: 60_000 }] },
+    watchNamespace: 'shop',
+    metrics: { prometheus: { url: 'http://prometheus.monitoring:9090', everySeconds: 30 } },
     resourcesConfigMap: 'mesh-resources',
     token: { secretName: 'sluice-token', key: 'secret' },
+  },
+  injection: {
+    enabled: true,
+    sidecar: { clusterId: { configMap: 'mesh-cluster' }, interception: { excludeOutboundRanges: ['10.96.0.1/32'] } },
   },
   serviceAccount: { annotations: { 'iam.test/role': 'sluice' } },
   service: { annotations: { team: 'mesh' }, apiPort: 80, xdsPort: 81 },
@@ -83,8 +91,16 @@ it.each([
   const config = find(await chart(values), 'ConfigMap sluice-controller').data['config.yaml'] as string;
   const { tokenFile, ...options } = parse(config) as Record<string, string>;
   expect(tokenFile).toBe(values === FULL ? '/etc/sluice/token/secret' : undefined);
-  const resolved = resolveConfig(await controllerFields(options as never));
-  expect(resolved.api.port).toBe(18_080);
+  const { api, state, kubernetes, prometheus } = resolveConfig(await controllerFields(options as never));
+  expect([api.port, state]).toEqual([18_080, undefined]);
+  if (values !== FULL) return expect(kubernetes).toEqual({ lease: 'sluice-controller' });
+  expect([prometheus?.url, kubernetes?.watch]).toEqual(['http://prometheus.monitoring:9090', 'shop']);
+  expect(kubernetes?.injection?.sidecar).toMatchObject({
+    image: 'mesh/sluice-sidecar:1.40.0',
+    controllers: ['http://sluice-controller.sluice-system:80'],
+    xds: 'sluice-controller.sluice-system:81',
+    clusterId: { configMap: 'mesh-cluster', key: 'clusterId' },
+  });
 });
 
 it('a change of the config alone makes new Pods', async () => {
@@ -133,6 +149,26 @@ const BAD: readonly [string, Values, string][] = [
     "at '/resources/limits/memory': '512 MB' does not match pattern",
   ],
   [
+    'a policy that the controller would not take',
+    { controller: { policy: { maxDrainMs: 'never' } } },
+    "at '/controller/policy/maxDrainMs': got string, want integer",
+  ],
+  [
+    'a policy with a misspelt field',
+    { controller: { policy: { maxDrain: 1 } } },
+    "at '/controller/policy': additional properties 'maxDrain' not allowed",
+  ],
+  [
+    'a sidecar with a misspelt field',
+    { injection: { sidecar: { empty: 'x' } } },
+    "at '/injection/sidecar': additional properties 'empty' not allowed",
+  ],
+  [
+    'a port of the sidecar out of range',
+    { injection: { sidecar: { interception: { excludeInboundPorts: [0] } } } },
+    "at '/injection/sidecar/interception/excludeInboundPorts/0': minimum: got 0, want 1",
+  ],
+  [
     'a grace too short to close',
     { terminationGracePeriodSeconds: 1 },
     "at '/terminationGracePeriodSeconds': minimum: got 1, want 5",
@@ -165,15 +201,19 @@ it('the rights are those of deploy/rbac, in the namespace of the release', async
   ).toEqual(stored.map(nameOf).sort());
 });
 
-test.each(['crds', 'rbac'])('the chart has the %s of deploy/: run node deploy/scripts/chart.ts', (folder) => {
-  const skip = ['kustomization.yaml', 'service-account.yaml'];
+test.each(Object.entries(COPIED))('the chart has %s of deploy/: run node deploy/scripts/chart.ts', (name, folder) => {
   const of = (dir: string) =>
     Object.fromEntries(
       readdirSync(dir)
-        .filter((name) => !skip.includes(name))
+        .filter((name) => !NOT_COPIED.includes(name))
         .map((name) => [name, readFileSync(path.join(dir, name), 'utf8')]),
     );
-  expect(of(path.join(CHART, 'files', folder))).toEqual(of(path.join(DEPLOY, folder)));
+  expect(of(path.join(CHART, 'files', name))).toEqual(of(path.join(DEPLOY, folder)));
+});
+
+test('the chart knows what the controller takes: run xds-server/scripts/chart-schema.ts', () => {
+  const { definitions } = JSON.parse(readFileSync(CHART_SCHEMA, 'utf8')) as { definitions: object };
+  expect(definitions).toMatchObject(chartDefinitions());
 });
 
 it('CRDs are upgraded with the chart, and stay when it is removed', async () => {

@@ -1,8 +1,15 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { V1ConfigMap, V1CustomResourceDefinition, V1Deployment, V1Pod } from '@kubernetes/client-node';
+import type {
+  KubernetesObject,
+  V1ConfigMap,
+  V1CustomResourceDefinition,
+  V1Deployment,
+  V1Pod,
+} from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
+import { apiService } from '../harness/deploy/api-service.ts';
 import { bindPods } from '../harness/deploy/binder.ts';
 import { buildImages, parseDockerfile, ROOT } from '../harness/deploy/dockerfile.ts';
 import { imageFromDockerfile } from '../harness/deploy/layers.ts';
@@ -26,6 +33,7 @@ const RELEASE = ['--namespace', SYSTEM, '--wait', '--timeout', '120s'];
 let block: Block;
 let cluster: Cluster;
 let node: Node;
+let api: Awaited<ReturnType<typeof apiService>>;
 let binder: ReturnType<typeof bindPods>;
 /** The chart as an older release of it would be: its CRD has a column less. */
 let older: string;
@@ -37,6 +45,7 @@ beforeAll(async () => {
   const file = parseDockerfile(readFileSync(path.join(ROOT, 'deploy/images/controller.Dockerfile'), 'utf8'));
   cluster = await Cluster.start(block);
   node = await Node.start(cluster, { images: [imageFromDockerfile(file, `${IMAGE}:0.1.0`, built)] });
+  api = await apiService(cluster, node);
   binder = bindPods(cluster, [node.name]);
   // Nothing that this level forbids may be in the chart: the API server refuses such Pods.
   await cluster.namespace(SYSTEM, { 'pod-security.kubernetes.io/enforce': 'restricted' });
@@ -45,6 +54,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   binder?.stop();
+  await api?.stop();
   await node?.stop();
   await cluster?.stop();
   await block?.release();
@@ -74,6 +84,8 @@ async function state(): Promise<string> {
   const logs = await cluster.kubectl('-n', SYSTEM, 'logs', 'deployment/sluice-controller').catch(String);
   return `${pods}\n${logs}\n${binder.errors.join('\n')}`;
 }
+
+type HotUpgrade = KubernetesObject & { readonly status?: { observedGeneration?: number; fence?: number } };
 
 const meta = (name: string) => ({ name, namespace: SYSTEM });
 const deployment = () =>
@@ -118,6 +130,22 @@ it('helm install: the controller is ready, as a user that is not root, with a ro
   expect(JSON.parse(await cluster.kubectl(...exec))).toEqual([65_532, 65_532, 'EROFS', '0000000000000000']);
 });
 
+it('the controller leads, sees HotUpgrades and writes their status, with the rights of the chart and no others', async () => {
+  const file = path.join(ROOT, 'deploy/sample/in-place/hot-upgrade.yaml');
+  await cluster.kubectl('apply', '--namespace', 'default', '-f', file);
+  const seen = await cluster.client.watch<HotUpgrade, HotUpgrade>(
+    '/apis/sluice.dev/v1alpha1/namespaces/default/hotupgrades',
+    ({ object }) => (object.status?.observedGeneration === object.metadata?.generation ? object : undefined),
+    { limitMs: 60_000 },
+  );
+  expect(seen.status?.fence).toBeGreaterThan(0);
+  const holder = ['-n', SYSTEM, 'get', 'lease', 'sluice-controller', '-o', 'jsonpath={.spec.holderIdentity}'];
+  expect(await cluster.kubectl(...holder)).toMatch(/^sluice-controller-/);
+  const said = await cluster.kubectl('-n', SYSTEM, 'logs', 'deployment/sluice-controller');
+  expect(said).not.toMatch(/[Ff]orbidden/);
+  expect(said.split('\n').filter((line) => /"level":[56]0/.test(line))).toEqual([]);
+});
+
 it('helm upgrade: new Pods for a new config, and the CRDs of the new release', async () => {
   expect(await columns()).not.toContain('Target');
   const before = (await deployment()).metadata?.generation ?? 0;
@@ -148,13 +176,6 @@ it('helm rollback: the release from before', async () => {
 });
 
 it('helm uninstall: the CRDs stay, and with them the HotUpgrades', async () => {
-  await cluster.kubectl(
-    'apply',
-    '-f',
-    path.join(ROOT, 'deploy/sample/in-place/hot-upgrade.yaml'),
-    '--namespace',
-    'default',
-  );
   await release('uninstall', 'sluice', '--namespace', SYSTEM, '--wait', '--timeout', '120s');
   expect(await cluster.kubectl('get', 'hotupgrades', '-n', 'default', '-o', 'name')).toContain(
     'hotupgrade.sluice.dev/',

@@ -33,6 +33,18 @@ it('helm and kustomize make the same objects', async () => {
   expect(fromBase).toEqual(fromHelm);
 });
 
+it('and also with injection', async () => {
+  const fromHelm = byName(await chart({ replicas: 3, injection: { enabled: true } }));
+  const fromOverlay = byName(await kustomize('kustomize/overlays/injection'));
+  // What the overlay `ha` adds: a namespace, and replicas that must be on nodes of their own.
+  const { 'Namespace sluice-system': _, ...both } = fromOverlay;
+  for (const one of [both, fromHelm]) {
+    (one['Deployment sluice-controller'] as Manifest).spec.template.spec.topologySpreadConstraints = [];
+    for (const manifest of Object.values(one)) delete manifest.metadata?.labels;
+  }
+  expect(both).toEqual(fromHelm);
+});
+
 it.each([
   ['single', 1, 'ScheduleAnyway'],
   ['ha', 3, 'DoNotSchedule'],

@@ -64,6 +64,7 @@ const CHARTS: readonly [string, Values][] = [
     {
       image: { digest: `sha256:${'0'.repeat(64)}` },
       imagePullSecrets: [{ name: 'pull' }],
+      injection: { enabled: true },
       controller: { policy: { maxDrainMs: 0 }, resourcesConfigMap: 'mesh', token: { secretName: 'token' } },
       service: { annotations: { team: 'mesh' } },
       networkPolicy: { egress: [{ ports: [{ port: 443 }] }] },
@@ -79,7 +80,7 @@ it.each(CHARTS)('the API server takes all objects of the chart: %s values', asyn
   expect((await dryRun(objects)).map(nameOf).sort()).toEqual(objects.map(nameOf).sort());
 });
 
-it.each(['single', 'ha'])('the API server takes all objects of the overlay %s', async (name) => {
+it.each(['single', 'ha', 'injection'])('the API server takes all objects of the overlay %s', async (name) => {
   const objects = await kustomize(`kustomize/overlays/${name}`);
   expect((await dryRun(objects)).map(nameOf).sort()).toEqual(objects.map(nameOf).sort());
 });

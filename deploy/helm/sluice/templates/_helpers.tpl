@@ -26,7 +26,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 listen: {{ printf "%s:18080" .bindHost | quote }}
 xds: {{ printf "%s:18000" .bindHost | quote }}
 logLevel: {{ .logLevel }}
-state: ":memory:"
+kube: true
+{{- with .watchNamespace }}
+kubeWatch: {{ . }}
+{{- end }}
 {{- if .token.secretName }}
 tokenFile: /etc/sluice/token/{{ .token.key }}
 {{- end }}
@@ -36,5 +39,19 @@ resources: /etc/sluice/resources
 {{- with .policy }}
 policy: {{ toJson . }}
 {{- end }}
+{{- with .metrics }}
+metrics: {{ toJson . }}
 {{- end }}
+{{- end }}
+{{- if .Values.injection.enabled }}
+kubeInject: {{ dict "listen" (printf "%s:9443" .Values.controller.bindHost) "sidecar" (include "sluice.sidecar" . | fromJson) | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* Settings of the sidecar's template; where agents find the controller is known here. */}}
+{{- define "sluice.sidecar" -}}
+{{- $host := printf "%s.%s" (include "sluice.name" .) .Release.Namespace }}
+{{- $controller := printf "http://%s:%d" $host (int .Values.service.apiPort) }}
+{{- $known := dict "controllers" (list $controller) "xds" (printf "%s:%d" $host (int .Values.service.xdsPort)) }}
+{{- merge (deepCopy .Values.injection.sidecar) $known | toJson }}
 {{- end }}

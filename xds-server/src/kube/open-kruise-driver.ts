@@ -6,6 +6,7 @@ import { decideKruisePod, decideSet, type KruiseChange, type SidecarSet, undoOf 
 import type { AgentWords, FleetWish, PodStep, Prepared, Provider, StepOptions, Wish } from './provider.ts';
 
 export const SIDECAR_SETS: Kind = { apiVersion: 'apps.kruise.io/v1alpha1', kind: 'SidecarSet', plural: 'sidecarsets' };
+const PREPARE_TRIES = 5;
 
 /** Upgrades Pods by an OpenKruise SidecarSet: it changes the images; whose turn it is, and when a reset is too early, is ours. */
 export class OpenKruiseProvider implements Provider {
@@ -36,6 +37,17 @@ export class OpenKruiseProvider implements Provider {
   }
 
   async prepare(wish: FleetWish, signal?: AbortSignal): Promise<Prepared> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#prepare(wish, signal);
+      } catch (error) {
+        // OpenKruise writes the set's status all the time: decided anew on what it is then.
+        if (!isReason(error, 'Conflict') || tries >= PREPARE_TRIES) throw error;
+      }
+    }
+  }
+
+  async #prepare(wish: FleetWish, signal: AbortSignal | undefined): Promise<Prepared> {
     const name = this.#sidecarSet;
     const set = await this.#get(signal);
     if (set === undefined) {

@@ -144,6 +144,21 @@ it('the API server is away in mid-drain: nothing is lost, and nothing is ordered
   expect(all.items.filter(({ proxy }) => proxy === 'held').map((one) => one.id)).toEqual([id]);
 });
 
+it('killed while the API server is away: the next one waits for it, and goes on', async () => {
+  const dead = await agent('dead');
+  const { id } = await controller.startUpgrade('dead', '1.40.0');
+  await dead.ordered('drain');
+  await controller.phase(id, ['Draining']);
+  await cluster.pause();
+  await controller.kill();
+  dead.safe();
+  // It is there long before the API server is.
+  await Promise.all([controller.restart(), cluster.resume()]);
+  await dead.ordered('reset');
+  whole(await controller.phase(id, ['Done']));
+  expect(starts(dead)).toEqual(new Set([`start ${id}`]));
+});
+
 function ended(n: number) {
   const connection = { epoch: 0, id: String(n), peer: 'p:1', local: 'l:1', listener: 'in', openedAt: 0 };
   return {

@@ -1,11 +1,18 @@
 import { readFileSync } from 'node:fs';
 import type { KubernetesObject } from '@kubernetes/client-node';
-import type { UpgradeView } from '@sluice/contract';
+import {
+  DEFAULT_ANALYSIS,
+  DEFAULT_POLICY,
+  DEFAULT_STRATEGY,
+  type RolloutSpec,
+  type UpgradeView,
+} from '@sluice/contract';
 import { resolveConfig } from '@sluice/xds-server/config';
 import { openController } from '@sluice/xds-server/controller';
 import { KubeClient } from '@sluice/xds-server/kube/client';
 import { STATE_KINDS } from '@sluice/xds-server/kube/state-crds';
 import { SILENT } from '@sluice/xds-server/log';
+import { newRollout } from '@sluice/xds-server/rollout/state';
 import { STORE_CONFORMANCE } from '@sluice/xds-server/store/conformance';
 import { ResourceStore } from '@sluice/xds-server/store/resource-store';
 import type { Store } from '@sluice/xds-server/store/store';
@@ -75,6 +82,26 @@ describe('as every store', () => {
   });
 
   it('answers as MemoryStore, whatever is done', () => checkAgainstModel(subject, 40), 120_000);
+});
+
+it('a leader whose term is over writes no rollout of a HotUpgrade any more', async () => {
+  const { namespace } = await subject();
+  const leader = (fence: number) => {
+    const store = new ResourceStore({ client, namespace, fence: () => fence });
+    open.push(store);
+    return store;
+  };
+  const [old, next] = [leader(4), leader(5)];
+  const pods = { namespace: 'shop', name: 'all', uid: 'u', container: 'proxy', provider: 'InPlace', emptyImage: 'e:1' };
+  const spec = { selector: { proxies: [], labels: {} }, target: { to: '2' }, policy: DEFAULT_POLICY, pods };
+  const more = { strategy: DEFAULT_STRATEGY, analysis: DEFAULT_ANALYSIS };
+  const rollout = newRollout('r', { ...spec, ...more } as unknown as RolloutSpec, 1);
+  const { version } = await old.insertRollout(rollout, []);
+  const { version: newer } = await next.updateRollout({ ...rollout, reason: 'goes on' }, version, []);
+  const late = { ...rollout, reason: 'late' };
+  for (const seen of [version, newer])
+    await expect(old.updateRollout(late, seen, [])).rejects.toMatchObject({ code: 'ROLLOUT_CONFLICT' });
+  expect((await next.rollout('r'))?.state.reason).toBe('goes on');
 });
 
 it('an upgrade costs so many requests', async () => {

@@ -15,6 +15,7 @@ import { proxyView, upgradeView } from './api/views.ts';
 import type { ResolvedConfig } from './config.ts';
 import { Driver } from './drain/driver.ts';
 import { hear } from './drain/hear.ts';
+import { untilThere } from './drain/persist.ts';
 import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
 import { type KubeAccess, KubeController, type KubernetesConfig } from './kube/kube-controller.ts';
 import { endWithPods } from './kube/pods-gone.ts';
@@ -59,6 +60,7 @@ export interface ControllerParts {
     | undefined;
 }
 
+const START_MS = 120_000;
 const CLOSE_MS = 5_000;
 const LEAVE_MS = 2_000;
 const XDS_GRACE_MS = 1_000;
@@ -363,13 +365,16 @@ export async function openController(
         },
       });
     }
-    for (const row of await store.agents()) agents.restore(row);
+    // A state that is away is waited for: whoever started this controller could only start it again.
+    const limit = AbortSignal.any([stop.signal, AbortSignal.timeout(START_MS)]);
+    const there = <T>(ask: () => Promise<T>): Promise<T> => untilThere(ask, log, limit);
+    for (const row of await there(() => store.agents())) agents.restore(row);
     membership?.onChange(rebalance, stop.signal);
-    await driver.start();
+    await there(() => driver.start());
     if (membership !== undefined) {
       followStore({ store, ownership, agents, driver, hub, showProxy, log }, stop.signal);
     }
-    await rollouts.start();
+    await there(() => rollouts.start());
     kube?.start(stop.signal);
     if (kube !== undefined) void endWithPods(driver, kube.view);
     // An agent that is heard before has its drain by the controller's policy and not by its HotUpgrade's.

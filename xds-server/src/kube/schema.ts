@@ -119,12 +119,14 @@ export const conditionsSchema: Schema = list(
   { 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] },
 );
 
+export const LATER_LEADER = 'a later leader has written this status already';
+
 /**
  * Term of the leader that wrote a status (election.ts). The API server itself refuses a writer whose term is over, once the
  * next one has written.
  */
 export const fenceRules: Schema = rules({
   rule: '!has(oldSelf.fence) || (has(self.fence) && self.fence >= oldSelf.fence)',
-  message: 'a later leader has written this status already',
+  message: LATER_LEADER,
 });
 export const fenceSchema: Schema = whole(0, Number.MAX_SAFE_INTEGER);

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type ErrorCode, SluiceError } from '@sluice/contract';
 import { isReason, type Kind } from '../kube/client.ts';
+import { LATER_LEADER } from '../kube/schema.ts';
 import { metadataOf, OWNER_LABEL, RECORD_CHUNKS, type StateApi, type StateObject } from './resource-api.ts';
 import { objectName } from './resource-names.ts';
 import { FORMAT, type Payload, pack, sizeOf, unpack } from './resource-payload.ts';
@@ -129,7 +130,7 @@ export class Documents<
       const made = await this.#sent(write, () => this.#api.replace(kind, { metadata }, spec));
       return this.#wrote(state, made, all, spilled);
     } catch (error) {
-      if (!isReason(error, 'Conflict', 'NotFound')) throw error;
+      if (!isReason(error, 'Conflict', 'NotFound') && !isLaterFence(error)) throw error;
       this.#known.delete(state.id);
       const found = await this.#ours(state.id, write);
       if (found !== undefined) return { state, version: found.version };
@@ -258,6 +259,11 @@ export class Documents<
     const { conflict, what } = this.#of;
     return new SluiceError(conflict, `${what} ${id}: expected version ${expected}, found ${found}`);
   }
+}
+
+/** A later leader wrote it, also where that write is not seen here. */
+function isLaterFence(error: unknown): boolean {
+  return isReason(error, 'Invalid') && error.message.includes(LATER_LEADER);
 }
 
 const MAX_LINE = 1024;

@@ -74,7 +74,11 @@ export class ResourceStore implements Store {
       what: 'rollout',
       conflict: 'ROLLOUT_CONFLICT',
       labels: () => ({}),
-      columns: (state) => ({ ...rolloutColumns(state), ...fenced(fence?.()) }),
+      // Those of HotUpgrades are the leader's alone.
+      columns: (state) => ({
+        ...rolloutColumns(state),
+        ...fenced(state.spec.pods === undefined ? undefined : fence?.()),
+      }),
       fit: pack,
       isOver: ({ phase }) => isRolloutOver(phase),
     });

@@ -220,11 +220,25 @@ export class Driver {
     try {
       const { version } = await this.#options.store.insertUpgrade(state, entries);
       // One that is another controller's to run is noticed there.
-      if (this.#owns(state.proxy)) this.#run(state, version, entries.length);
+      if (this.#owns(state.proxy) && !this.#live.has(state.id)) this.#run(state, version, entries.length);
+    } catch (thrown) {
+      if (thrown instanceof SluiceError && thrown.code === 'KUBE_AWAY') void this.#lookFor(state.id);
+      throw thrown;
     } finally {
       this.#inserting.delete(state.id);
     }
     this.#announce(state, entries);
+  }
+
+  /** One whose insert was not answered may be stored all the same: it is not left to lie until the next start. */
+  async #lookFor(id: string): Promise<void> {
+    const { store, log } = this.#options;
+    try {
+      const stored = await untilThere(() => store.upgrade(id), log, this.#stop.signal);
+      if (stored !== undefined) await this.noticed(stored);
+    } catch (thrown) {
+      if (!this.#stop.signal.aborted) log.warn({ upgrade: id, err: toSluiceError(thrown) }, 'is it stored?');
+    }
   }
 
   /** The bound of Starting runs only while its agent is there. */

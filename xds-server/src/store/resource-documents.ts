@@ -94,6 +94,10 @@ export class Documents<
       if (made.spec.write !== write) throw tooOld(kind);
       return this.#wrote(state, made, entries);
     } catch (error) {
+      if (isAway(error)) {
+        const text = `${error.message}; ${what} ${state.id} may have been stored all the same`;
+        throw new SluiceError('KUBE_AWAY', text, { cause: error });
+      }
       if (!isReason(error, 'AlreadyExists')) throw error;
       const found = await this.#ours(state.id, write);
       if (found !== undefined) return { state, version: found.version };
@@ -196,7 +200,7 @@ export class Documents<
       this.#inDoubt.delete(write);
       return answer;
     } catch (error) {
-      if (error instanceof SluiceError && error.code === 'KUBE_AWAY') {
+      if (isAway(error)) {
         const [oldest] = this.#inDoubt;
         if (this.#inDoubt.size >= MAX_IN_DOUBT && oldest !== undefined) this.#inDoubt.delete(oldest);
         this.#inDoubt.add(write);
@@ -259,6 +263,10 @@ export class Documents<
     const { conflict, what } = this.#of;
     return new SluiceError(conflict, `${what} ${id}: expected version ${expected}, found ${found}`);
   }
+}
+
+function isAway(error: unknown): error is SluiceError {
+  return error instanceof SluiceError && error.code === 'KUBE_AWAY';
 }
 
 /** A later leader wrote it, also where that write is not seen here. */

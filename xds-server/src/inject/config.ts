@@ -20,7 +20,7 @@ const key = z
 export const image = z
   .string()
   .max(1024)
-  .regex(/^[\w][\w./:@-]*[\w]$/, 'expected the name of an image');
+  .regex(/^\w([\w./:@-]*\w)?$/, 'expected the name of an image');
 const hostPort = z.string().regex(/^(\[[0-9a-fA-F:]+\]|[^:\s,]+):\d{1,5}$/, 'expected HOST:PORT');
 const url = z
   .string()

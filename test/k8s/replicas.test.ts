@@ -6,6 +6,7 @@ import {
   type Phase,
   PROTOCOL_VERSION,
   type ProxyView,
+  type RolloutView,
   type UpgradeView,
 } from '@sluice/contract';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -91,6 +92,51 @@ it.each(PHASES)(
     neverTwo();
   },
 );
+
+it('a rollout whose leader is killed goes on with the next one: each proxy is upgraded once, nothing fails', async () => {
+  const from = await envoyBinary('1.38.3');
+  // Of three replicas each has one: what the leader orders is run by others too.
+  const proxies = await Promise.all(replicas.running.map((id) => replicas.proxy(replicas.nameFor(id, 'fleet'), from)));
+  const loads = proxies.map(({ port }) => newConnections(port, 50));
+  const names = proxies.map(({ name }) => name);
+  const made = await replicas.call<RolloutView>('POST', '/rollouts', {
+    to: await envoyBinary('1.40.0'),
+    selector: { proxies: names },
+    strategy: { maxUnavailable: 1 },
+    policy: POLICY,
+  });
+  const rollout = () => replicas.call<RolloutView>('GET', `/rollouts/${made.id}`);
+  await until('the second one is on its way', async () => {
+    const { members } = await rollout();
+    return members.filter((one) => one.state !== 'waiting').length >= 2 || undefined;
+  });
+  const { id: leader } = await replicas.leader();
+  await replicas.kill(leader);
+  const done = await until(
+    'the rollout is done',
+    async () => {
+      const view = await rollout();
+      return view.phase === 'Progressing' ? undefined : view;
+    },
+    { limitMs: 120_000, everyMs: 200 },
+  );
+  expect(done).toMatchObject({ phase: 'Done', summary: { total: 3, upgraded: 3 } });
+  expect((done.record ?? []).map(({ seq }) => seq)).toEqual((done.record ?? []).map((_, n) => n));
+  const { items } = await replicas.call<{ items: UpgradeView[] }>('GET', '/upgrades');
+  for (const name of names)
+    expect(items.filter(({ proxy }) => proxy === name).map(({ phase }) => phase)).toEqual(['Done']);
+  for (const load of loads) expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  // A verb reaches the leader whoever is asked; what is over refuses it.
+  for (const { apiPort } of replicas.all.filter(({ child }) => child.running)) {
+    const at = `http://127.0.0.1:${apiPort}`;
+    await expect(replicas.call('POST', `/rollouts/${made.id}/pause`, {}, at)).rejects.toThrow(
+      /409 SLUICE_PHASE_REFUSED/,
+    );
+  }
+  for (const proxy of proxies) replicas.endProxy(proxy);
+  await replicas.startOne(leader);
+  neverTwo();
+});
 
 /** Agents without an Envoy: their links alone. They come in at the address of all. */
 function links(names: readonly string[], signal: AbortSignal) {

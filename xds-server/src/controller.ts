@@ -28,7 +28,9 @@ import type { Log } from './log.ts';
 import { followStore } from './replicas/follow.ts';
 import type { Membership } from './replicas/membership.ts';
 import { Ownership } from './replicas/ownership.ts';
+import { PlainRollouts } from './replicas/plain-rollouts.ts';
 import { XdsRelay } from './replicas/relay.ts';
+import { othersOf } from './replicas/remote.ts';
 import { watchResources } from './resources/index.ts';
 import { PlainFleet, PrometheusSource, Rollouts, rolloutView } from './rollout/index.ts';
 import type { RolloutState } from './rollout/state.ts';
@@ -117,20 +119,22 @@ export async function openController(
       hub.publish({ kind: 'record', record });
     },
   });
-  const fleet = new PlainFleet(driver, agents);
+  const fleet = new PlainFleet(driver, agents, othersOf(ownership, agents));
   const source = config.prometheus === undefined ? undefined : new PrometheusSource(config.prometheus);
   const shown = {
     onRollout: (state: RolloutState) => hub.publish({ kind: 'rollout', rollout: rolloutView(state) }),
     onEntry: (entry: RolloutEntry) => hub.publish({ kind: 'rolloutRecord', entry }),
   };
-  const rollouts: Rollouts = new Rollouts({
-    store,
-    fleet,
-    log,
-    ...(source !== undefined && { metrics: source }),
-    own: ({ pods }) => pods === undefined,
-    ...shown,
-  });
+  const makeRollouts = () =>
+    new Rollouts({
+      store,
+      fleet,
+      log,
+      ...(source !== undefined && { metrics: source }),
+      own: ({ pods }) => pods === undefined,
+      ...shown,
+    });
+  const rollouts: PlainRollouts = new PlainRollouts({ make: makeRollouts, log, elsewhere: notLeading });
   const kube =
     place &&
     new KubeController({
@@ -146,17 +150,23 @@ export async function openController(
         agents.forget(proxy);
         driver.forget(proxy);
       },
+      onLead: ({ fence, signal }) => {
+        if (membership === undefined) return;
+        membership.leads(fence);
+        signal.addEventListener('abort', () => membership.leads(undefined), { once: true });
+        rollouts.lead(signal);
+      },
       onInjection: (result) => metrics.count('sluice_injections_total', { result }),
       ...shown,
     });
   place?.fenced?.(() => kube?.fence);
   /** Those of HotUpgrades are the leader's. */
   const desk: Pick<Rollouts, 'create' | 'find' | 'event'> = {
-    create: (spec) => rollouts.create(spec),
-    find: (id) => (kube?.rollouts ?? rollouts).find(id),
+    create: async (spec) => rollouts.require().create(spec),
+    find: (id) => (kube?.rollouts ?? rollouts.here ?? makeRollouts()).find(id),
     event: async (id, event) => {
       const { spec } = await desk.find(id);
-      const own = spec.pods === undefined ? rollouts : kube?.rollouts;
+      const own = spec.pods === undefined ? rollouts.here : kube?.rollouts;
       if (own === undefined) throw notLeading();
       return own.event(id, event);
     },
@@ -239,7 +249,7 @@ export async function openController(
     for (const { upgradeId } of members) {
       const upgrade = upgradeId === undefined ? undefined : await driver.find(upgradeId);
       // A fresh epoch after a crash has the next number; the old epoch is not the target's.
-      if (upgrade?.epoch !== undefined && epoch >= upgrade.epoch) rollouts.crashed(proxy, upgrade.id);
+      if (upgrade?.epoch !== undefined && epoch >= upgrade.epoch) rollouts.here?.crashed(proxy, upgrade.id);
     }
   };
   const onMessage = (link: AgentLink, message: AgentMessage): void => {
@@ -372,9 +382,11 @@ export async function openController(
     membership?.onChange(rebalance, stop.signal);
     await there(() => driver.start());
     if (membership !== undefined) {
-      followStore({ store, ownership, agents, driver, hub, showProxy, log }, stop.signal);
+      const changed = () => rollouts.changed();
+      followStore({ store, ownership, agents, driver, hub, showProxy, changed, log }, stop.signal);
     }
-    await there(() => rollouts.start());
+    // Of several replicas the leader does, once it leads.
+    if (membership === undefined) await there(() => rollouts.start(stop.signal));
     kube?.start(stop.signal);
     if (kube !== undefined) void endWithPods(driver, kube.view);
     // An agent that is heard before has its drain by the controller's policy and not by its HotUpgrade's.

@@ -61,6 +61,8 @@ const target = z.strictObject({ to: text, bootstrap: text.optional(), method });
 const create = target.extend({ proxy: text, policy: z.unknown().optional(), slot: text.optional() });
 const checkBody = target.extend({ policy: z.unknown().optional() });
 const byWhom = z.strictObject({ by: text.optional() }).nullish();
+/** `id`: what the flip back is to be called; asked twice it is one. */
+const flipBack = z.strictObject({ by: text.optional(), id: text.max(128).optional() }).nullish();
 const reset = z.strictObject({ override: z.strictObject({ by: text, reason: text }).optional() }).nullish();
 const connectionsQuery = z.strictObject({
   epoch: z.coerce.number().int().min(0).optional(),
@@ -100,6 +102,7 @@ export function createApp(parts: AppParts): FastifyInstance {
       forwardCalls(api, {
         self: parts.ownership.self,
         elsewhere: (proxy) => parts.ownership.elsewhere(proxy),
+        leader: () => parts.ownership.leader(),
         proxyOf: async (id) => (await driver.find(id))?.proxy,
       });
       api.get('/proxies', async () => ({ items: agents.proxies().map(parts.proxy) }));
@@ -141,7 +144,7 @@ export function createApp(parts: AppParts): FastifyInstance {
         upgradeView(await driver.verbs.abort(params.id, read(byWhom, body)?.by ?? 'the API')),
       );
       api.post<ById>('/upgrades/:id/rollback', async ({ params, body }) =>
-        upgradeView(await driver.verbs.rollback(params.id, read(byWhom, body)?.by ?? 'the API')),
+        rollback(params.id, read(flipBack, body) ?? {}),
       );
       api.post<ById>('/upgrades/:id/reset', async ({ params, body }) =>
         resetNow(params.id, read(reset, body)?.override),
@@ -152,6 +155,13 @@ export function createApp(parts: AppParts): FastifyInstance {
     { prefix: API_PREFIX },
   );
   return app;
+
+  async function rollback(
+    id: string,
+    { by = 'the API', id: backId }: { by?: string | undefined; id?: string | undefined },
+  ) {
+    return upgradeView(await driver.verbs.rollback(id, by, backId));
+  }
 
   function known(proxy: string): ProxyView {
     if (agents.of(proxy).length === 0) agents.require(proxy);

@@ -95,6 +95,8 @@ export interface KubeParts {
   readonly onEntry: (entry: RolloutEntry) => void;
   /** The Pod of a proxy is gone, and what was stored of it. */
   readonly onGone: (proxy: string) => void;
+  /** A term of leading begins here. */
+  readonly onLead?: ((term: Term) => void) | undefined;
   /** A Pod was, or was not, given the sidecar. */
   readonly onInjection?: ((result: Injected['type']) => void) | undefined;
 }
@@ -203,6 +205,7 @@ export class KubeController {
   async #lead(term: Term): Promise<void> {
     const { access, config, store, standard, metrics, log, onRollout, onEntry, onGone } = this.#parts;
     this.#term = term;
+    this.#parts.onLead?.(term);
     void this.#injector?.then((injector) => injector.lead(term.signal));
     const backoff = new Backoff();
     await Promise.all([this.view.synced(), this.#checked.promise]);

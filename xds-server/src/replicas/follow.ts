@@ -15,6 +15,8 @@ export interface FollowParts {
   readonly driver: Driver;
   readonly hub: Hub;
   readonly showProxy: (proxy: string) => void;
+  /** Something that a rollout may wait for. */
+  readonly changed: () => void;
   readonly log: Log;
 }
 
@@ -23,7 +25,7 @@ export interface FollowParts {
  * made elsewhere for a proxy of this one is taken up. Until the signal is aborted.
  */
 export function followStore(parts: FollowParts, signal: AbortSignal): void {
-  const { store, ownership, agents, driver, hub, showProxy, log } = parts;
+  const { store, ownership, agents, driver, hub, showProxy, changed, log } = parts;
   /** Entries of the records of others' upgrades that were shown already. */
   const shown = new Map<string, number>();
 
@@ -31,6 +33,7 @@ export function followStore(parts: FollowParts, signal: AbortSignal): void {
     const { state } = stored;
     await driver.noticed(stored);
     if (ownership.owns(state.proxy)) return;
+    changed();
     hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) });
     if (hub.size === 0) return;
     const entries = await store.record(state.id);
@@ -45,7 +48,9 @@ export function followStore(parts: FollowParts, signal: AbortSignal): void {
         const { row } = change;
         if (agents.entry(row.proxy, row.slot)?.link !== undefined) return;
         agents.restore(row);
-        if (!ownership.owns(row.proxy)) showProxy(row.proxy);
+        if (ownership.owns(row.proxy)) return;
+        showProxy(row.proxy);
+        changed();
         return;
       }
       case 'upgrade':

@@ -12,6 +12,8 @@ export interface ForwardOptions {
   readonly self: string | undefined;
   /** The replica that a proxy belongs to; undefined: this one. */
   readonly elsewhere: (proxy: string) => Replica | undefined;
+  /** The other replica that leads; undefined: this one does, or it is not known who. */
+  readonly leader: () => Replica | undefined;
   /** The proxy of an upgrade. */
   readonly proxyOf: (upgradeId: string) => Promise<string | undefined>;
 }
@@ -20,11 +22,13 @@ export interface ForwardOptions {
  * Passes a call on to the replica that can answer it, and its answer back. Not a redirect: whoever calls through a port-forward or
  * an ingress can not reach the address of one replica. What is only read is answered from the state here when that one is away.
  */
-export function forwardCalls(api: FastifyInstance, { self, elsewhere, proxyOf }: ForwardOptions): void {
+export function forwardCalls(api: FastifyInstance, { self, elsewhere, leader, proxyOf }: ForwardOptions): void {
   api.addHook('preHandler', async (request, reply) => {
     if (self === undefined) return;
     const proxy = await about(request, proxyOf);
-    const to = proxy === undefined ? undefined : elsewhere(proxy);
+    // Rollouts are carried out by the leader.
+    const lead = request.method === 'POST' && (request.routeOptions.url ?? '').includes('/rollouts');
+    const to = lead ? leader() : proxy === undefined ? undefined : elsewhere(proxy);
     if (to === undefined) return;
     try {
       if (request.headers[FORWARDED_BY] !== undefined) {

@@ -26,6 +26,8 @@ interface Lease extends KubernetesObject {
 export const REPLICA_LABEL = 'sluice.dev/replica';
 const API_ANNOTATION = 'sluice.dev/api';
 const XDS_ANNOTATION = 'sluice.dev/xds';
+/** Term of the leader, on its own Lease: where calls that are for it are passed on to. */
+const TERM_ANNOTATION = 'sluice.dev/term';
 export const leaseName = (id: string): string => `sluice-replica-${id}`;
 /** One that nobody renewed for so long is nobody's any more, and is removed. */
 const FORGET_MS = 60 * 60_000;
@@ -48,6 +50,9 @@ export class KubeMembers implements Membership {
   #joined = Promise.withResolvers<void>();
   #members: readonly Replica[] = [];
   #running: Promise<void> = Promise.resolve();
+  readonly #terms = new Map<string, number>();
+  #fence: number | undefined;
+  #renewNow = new AbortController();
 
   constructor(client: KubeClient, options: KubeMembersOptions) {
     this.#client = client;
@@ -59,6 +64,17 @@ export class KubeMembers implements Membership {
 
   members(): readonly Replica[] {
     return this.#members;
+  }
+
+  leader(): Replica | undefined {
+    const term = ({ id }: Replica) => this.#terms.get(id) ?? 0;
+    const [first] = this.#members.filter((one) => term(one) > 0).sort((a, b) => term(b) - term(a));
+    return first;
+  }
+
+  leads(fence: number | undefined): void {
+    this.#fence = fence;
+    this.#renewNow.abort();
   }
 
   onChange(listener: () => void, signal: AbortSignal): void {
@@ -105,6 +121,7 @@ export class KubeMembers implements Membership {
   async #renew(self: Replica, signal: AbortSignal): Promise<void> {
     const { namespace, leaseSeconds, renewMs, log } = this.#options;
     while (!signal.aborted) {
+      this.#renewNow = new AbortController();
       const lease: Lease = {
         apiVersion: LEASES.apiVersion,
         kind: LEASES.kind,
@@ -112,7 +129,11 @@ export class KubeMembers implements Membership {
           name: leaseName(self.id),
           namespace,
           labels: { [REPLICA_LABEL]: 'true' },
-          annotations: { [API_ANNOTATION]: self.api, [XDS_ANNOTATION]: self.xds },
+          annotations: {
+            [API_ANNOTATION]: self.api,
+            [XDS_ANNOTATION]: self.xds,
+            ...(this.#fence !== undefined && { [TERM_ANNOTATION]: String(this.#fence) }),
+          },
         },
         spec: { holderIdentity: self.id, leaseDurationSeconds: leaseSeconds, renewTime: microTime(new Date()) },
       };
@@ -120,7 +141,7 @@ export class KubeMembers implements Membership {
       await this.#client.apply(LEASES, lease, { signal: limit }).catch((thrown) => {
         if (!signal.aborted) log.warn({ error: toSluiceError(thrown).message }, 'replica: not renewed; again later');
       });
-      await pause(renewMs * (0.9 + 0.2 * Math.random()), signal);
+      await pause(renewMs * (0.9 + 0.2 * Math.random()), AbortSignal.any([signal, this.#renewNow.signal]));
     }
   }
 
@@ -129,6 +150,7 @@ export class KubeMembers implements Membership {
     const id = spec?.holderIdentity;
     const { [API_ANNOTATION]: api, [XDS_ANNOTATION]: xds } = annotations;
     if (!id || metadata?.name !== leaseName(id) || api === undefined || xds === undefined) return;
+    this.#terms.set(id, Number(annotations[TERM_ANNOTATION] ?? 0));
     const now = steady();
     const known = this.#seen.get(id);
     const durationMs = (spec?.leaseDurationSeconds ?? this.#options.leaseSeconds) * 1_000;

@@ -14,6 +14,10 @@ export interface Membership {
   members(): readonly Replica[];
   /** Tells of each change until the signal is aborted. */
   onChange(listener: () => void, signal: AbortSignal): void;
+  /** The one that leads, as it says. */
+  leader(): Replica | undefined;
+  /** This replica leads in that term; undefined: it does not any more. */
+  leads(fence: number | undefined): void;
   /** Announces this replica. Resolves when it is announced and the others are known. */
   join(self: Replica, signal: AbortSignal): Promise<void>;
   /** Takes the announcement back: the others need not wait for it to run out. */

@@ -3,6 +3,7 @@ import type { Membership, Replica } from './membership.ts';
 /** The replicas of one process, for tests: whoever joined lives until it leaves or `dies`. */
 export class MemoryReplicas {
   readonly #live = new Map<string, Replica>();
+  readonly #terms = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
   /** The view of one of them. */
@@ -10,6 +11,14 @@ export class MemoryReplicas {
     return {
       self,
       members: () => [...this.#live.values()].sort((a, b) => (a.id < b.id ? -1 : 1)),
+      leader: () => {
+        const [first] = [...this.#terms].filter(([id]) => this.#live.has(id)).sort(([, a], [, b]) => b - a);
+        return first && this.#live.get(first[0]);
+      },
+      leads: (fence) => {
+        if (fence === undefined) this.#terms.delete(self);
+        else this.#terms.set(self, fence);
+      },
       onChange: (listener, signal) => {
         this.#listeners.add(listener);
         signal.addEventListener('abort', () => this.#listeners.delete(listener), { once: true });

@@ -29,6 +29,12 @@ export class Ownership {
     return owner === this.#membership.self ? undefined : members.find(({ id }) => id === owner);
   }
 
+  /** The other replica that leads; undefined: this one does, or it is not known who. */
+  leader(): Replica | undefined {
+    const leader = this.#membership?.leader();
+    return leader?.id === this.#membership?.self ? undefined : leader;
+  }
+
   isLive(id: string): boolean {
     return this.#membership?.members().some((one) => one.id === id) ?? false;
   }

@@ -15,14 +15,24 @@ import type { Observed, RolloutAction, RolloutState } from './state.ts';
 
 const UNDER_WAY: ReadonlySet<MemberState> = new Set(['starting', 'draining', 'flipping']);
 
+/** The proxies that belong to other replicas of the controller: their upgrades are run there. */
+export interface Others {
+  /** An agent of it is linked, here or to another replica. */
+  isThere(proxy: string): boolean;
+  /** Asks the replica that the proxy belongs to. False: that is this one. */
+  ask(proxy: string, path: string, body: object): Promise<boolean>;
+}
+
 /** The proxies whose agents are linked to this controller: one upgrade each, by the drain driver. */
 export class PlainFleet implements Fleet {
   readonly #driver: Driver;
   readonly #agents: Agents;
+  readonly #others: Others;
 
-  constructor(driver: Driver, agents: Agents) {
+  constructor(driver: Driver, agents: Agents, others: Others = alone(agents)) {
     this.#driver = driver;
     this.#agents = agents;
+    this.#others = others;
   }
 
   /** Names of the proxies that a selector means now. */
@@ -45,7 +55,7 @@ export class PlainFleet implements Fleet {
         const under = member !== undefined && UNDER_WAY.has(member.state);
         const id = under ? orderOf(member) : undefined;
         const upgrade = id === undefined ? undefined : await this.#driver.find(id);
-        const there = this.#agents.connectedSlots(name).size > 0;
+        const there = this.#others.isThere(name);
         return {
           name,
           labels: this.#agents.labels(name),
@@ -74,15 +84,26 @@ export class PlainFleet implements Fleet {
       }
       case 'abort':
         if ((await this.#driver.find(action.id)) === undefined) return;
-        await this.#driver.verbs.abort(action.id, `rollout ${rollout}`).catch((thrown) => {
+        await this.#abort(action.id, action.member, `rollout ${rollout}`).catch((thrown) => {
           // It serves or is over already: the next look at it says so.
           if (!(thrown instanceof SluiceError && thrown.code === 'PHASE_REFUSED')) throw thrown;
         });
         return;
       case 'flip':
+        if (
+          await this.#others.ask(action.member, `/upgrades/${action.id}/rollback`, {
+            by: `rollout ${rollout}`,
+            id: action.backId,
+          })
+        )
+          return;
         await this.#driver.verbs.rollback(action.id, `rollout ${rollout}`, action.backId);
         return;
     }
+  }
+
+  async #abort(id: string, proxy: string, by: string): Promise<void> {
+    if (!(await this.#others.ask(proxy, `/upgrades/${id}/abort`, { by }))) await this.#driver.verbs.abort(id, by);
   }
 
   #isTarget(name: string, { target }: RolloutSpec): boolean {
@@ -91,6 +112,10 @@ export class PlainFleet implements Fleet {
     const same = target.to.includes('/') ? serving.binary === target.to : serving.version === target.to;
     return same && (target.bootstrap === undefined || target.bootstrap === serving.bootstrap);
   }
+}
+
+function alone(agents: Agents): Others {
+  return { isThere: (proxy) => agents.connectedSlots(proxy).size > 0, ask: async () => false };
 }
 
 function orderOf({ state, upgradeId, backId }: RolloutMember): string | undefined {

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import https from 'node:https';
 import { connect } from 'node:tls';
 import {
@@ -8,6 +8,7 @@ import {
   type V1Pod,
   type V1Secret,
 } from '@kubernetes/client-node';
+import { startController } from '@sluice/xds-server';
 import { webhookConfiguration } from '@sluice/xds-server/inject/configuration';
 import { type Injector, startInjection } from '@sluice/xds-server/inject/index';
 import { injectionStatus } from '@sluice/xds-server/inject/template';
@@ -28,8 +29,10 @@ const it = test.skipIf(missing !== undefined);
 
 const SYSTEM = 'sluice-system';
 const COMPONENT = new URL('../../deploy/kustomize/components/injection/', import.meta.url);
+const CRDS = new URL('../../deploy/crds/', import.meta.url);
 const RBAC = new URL('../../deploy/rbac/', import.meta.url);
 const SECRET = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'sluice-webhook', namespace: SYSTEM } };
+const SETTINGS = { sidecar: { image: 'mesh/proxy:1.40.0', emptyImage: 'mesh/empty:1' }, names: ['127.0.0.1'] };
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 
 let block: Block;
@@ -42,15 +45,10 @@ const manifests = (url: URL): KubernetesObject[] =>
   parseAllDocuments(readFileSync(url, 'utf8')).map((one) => one.toJS() as KubernetesObject);
 
 /** With the rights that deploy/ gives the controller, and no others. */
-async function controller(days: { authorityDays: number; servingDays: number; settleMs: number; overlapMs: number }) {
+async function controller(certificates: typeof CALM, at = port) {
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(await cluster.serviceAccountKubeconfig(SYSTEM, 'sluice-controller'));
-  const config = webhookSchema.parse({
-    sidecar: { image: 'mesh/proxy:1.40.0', emptyImage: 'mesh/empty:1' },
-    listen: `127.0.0.1:${port}`,
-    names: ['127.0.0.1'],
-    certificates: days,
-  });
+  const config = webhookSchema.parse({ ...SETTINGS, listen: `127.0.0.1:${at}`, certificates });
   return startInjection({ client: new KubeClient(kubeConfig), namespace: SYSTEM, config, log: silent });
 }
 
@@ -221,7 +219,7 @@ it('another webhook that gives a Pod a proxy after us: the Pod is refused, for w
 });
 
 /** A new connection, as an API server makes it that knows this caBundle. */
-function handshake(caBundle: string): Promise<void> {
+function handshake(caBundle: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect({ host: '127.0.0.1', port, ca: Buffer.from(caBundle, 'base64').toString() }, () => {
       socket.end();
@@ -239,7 +237,10 @@ it('certificates and authorities that change all the time: no admission fails', 
   const authorityDays = 30 * second;
   injector = await controller({ authorityDays, servingDays: 9 * second, settleMs: 1_000, overlapMs: 2_000 });
   void injector.lead(end.signal);
-  await injector.serving;
+  // A replica that does not lead serves with the same certificate.
+  const otherPort = await block.port();
+  const other = await controller(CALM, otherPort);
+  await Promise.all([injector.serving, other.serving]);
   await serves();
   const configuration = webhookConfiguration({ name: 'sluice-injection', namespace: SYSTEM, client: { url: '' } });
   const served = new Set<string>();
@@ -250,9 +251,9 @@ it('certificates and authorities that change all the time: no admission fails', 
   while ((served.size < 6 || authorities.size < 3) && performance.now() < limit) {
     try {
       const { webhooks = [] } = await cluster.client.get<typeof configuration>(configuration);
-      const [bundle = '', other] = webhooks.map(({ clientConfig }) => clientConfig.caBundle);
-      expect(other).toBe(bundle);
-      await handshake(bundle);
+      const [bundle = '', second] = webhooks.map(({ clientConfig }) => clientConfig.caBundle);
+      expect(second).toBe(bundle);
+      await Promise.all([handshake(bundle, port), handshake(bundle, otherPort)]);
       expect(containers(await create('shop', `turn-${answered}`, {}, true))).toHaveLength(3);
     } catch (error) {
       failures.push((error as Error).message);
@@ -262,7 +263,35 @@ it('certificates and authorities that change all the time: no admission fails', 
     served.add(data['tls.crt'] ?? '');
     authorities.add(data['ca.crt'] ?? '');
   }
+  await other.close();
   console.log(`${answered} admissions, ${served.size} certificates of ${authorities.size} authorities`);
   expect(failures).toEqual([]);
   expect([served.size >= 6, authorities.size >= 3]).toEqual([true, true]);
+});
+
+it('the controller itself, which leads and injects', async () => {
+  await injector.close();
+  for (const name of readdirSync(CRDS).filter((name) => name !== 'kustomization.yaml')) {
+    for (const object of manifests(new URL(name, CRDS))) await cluster.client.apply(object);
+  }
+  const kubernetes = {
+    kubeconfig: await cluster.serviceAccountKubeconfig(SYSTEM, 'sluice-controller'),
+    namespace: SYSTEM,
+    replica: { id: 'one', host: '127.0.0.1' },
+    injection: { ...SETTINGS, listen: `127.0.0.1:${port}` },
+  };
+  const addresses = { apiAddress: '127.0.0.1:0', xdsAddress: '127.0.0.1:0' };
+  const sluice = await startController({ ...addresses, kubernetes }, { log: silent });
+  try {
+    const get = async (path: string) => (await fetch(`http://127.0.0.1:${sluice.apiPort}${path}`)).text();
+    await until('a certificate', async () => ((await get('/readyz')).includes('certificate') ? undefined : true));
+    await until('the webhook', () => create('shop', 'third', {}, true), { limitMs: 20_000, everyMs: 100 });
+    expect(containers(await create('shop', 'third'))).toEqual(['proxy-1', 'proxy-2', 'app']);
+    expect(await get('/metrics')).toMatch(/^sluice_injections_total\{result="injected"\} [1-9]/m);
+  } finally {
+    await sluice.close();
+  }
+  // Nobody answers any more: a Pod that is to have a sidecar is not made, another one is.
+  expect(await refusal(create('shop', 'late'))).toContain('failed calling webhook "namespace.inject.sluice.dev"');
+  expect(containers(await create('plain', 'late'))).toEqual(['app']);
 });

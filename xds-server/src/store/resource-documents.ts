@@ -4,9 +4,9 @@ import { isReason, type Kind } from '../kube/client.ts';
 import { LATER_LEADER } from '../kube/schema.ts';
 import { metadataOf, OWNER_LABEL, RECORD_CHUNKS, type StateApi, type StateObject } from './resource-api.ts';
 import { objectName } from './resource-names.ts';
-import { FORMAT, type Payload, pack, sizeOf, unpack } from './resource-payload.ts';
+import { FORMAT, type Payload, pack, unpack } from './resource-payload.ts';
 
-/** The newest entries are in the object itself; past this many bytes they go to a chunk of their own. */
+/** The newest entries are in the object itself; past this many bytes of JSON they go to a chunk of their own. */
 const MAX_RECORD_BYTES = 131_072;
 const MAX_IN_DOUBT = 10_000;
 const MAX_KNOWN = 10_000;
@@ -117,7 +117,7 @@ export class Documents<
       throw this.#conflict(state.id, expected, known?.version);
     }
     let { record, spilled } = known;
-    if (record.length > 0 && sizeOf(pack([...record, ...entries])) > MAX_RECORD_BYTES) {
+    if (record.length > 0 && JSON.stringify([...record, ...entries]).length > MAX_RECORD_BYTES) {
       await this.#spill(state.id, known);
       spilled += record.length;
       record = [];

@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import type { V1CronJob, V1Pod } from '@kubernetes/client-node';
 import { afterAll, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
@@ -59,6 +60,12 @@ spec: { jobTemplate: { spec: { template: { spec: { restartPolicy: Never, contain
 test('the patch, as the API server gets it', async () => {
   const { out } = await run('-f', file('pod.yaml', POD), ...IMAGES, '-o', 'patch');
   expect((JSON.parse(out) as { op: string }[]).every(({ op }) => op === 'add')).toBe(true);
+});
+
+test('the settings are those of the controller’s file in deploy/ too', async () => {
+  const url = new URL('../../deploy/kustomize/overlays/injection/config.yaml', import.meta.url);
+  const { code, out } = await run('-f', file('pod.yaml', POD), '--settings', fileURLToPath(url));
+  expect([code, out.includes('image: mesh/sluice-sidecar:')]).toEqual([0, true]);
 });
 
 test('a refusal is an exit code', async () => {

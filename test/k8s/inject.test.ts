@@ -49,7 +49,7 @@ async function controller(certificates: typeof CALM, at = port) {
   const kubeConfig = new KubeConfig();
   kubeConfig.loadFromFile(await cluster.serviceAccountKubeconfig(SYSTEM, 'sluice-controller'));
   const config = webhookSchema.parse({ ...SETTINGS, listen: `127.0.0.1:${at}`, certificates });
-  return startInjection({ client: new KubeClient(kubeConfig), namespace: SYSTEM, config, log: silent });
+  return startInjection({ client: new KubeClient(kubeConfig), namespace: SYSTEM, config, log: silent, lingerMs: 0 });
 }
 
 const CALM = { authorityDays: 1, servingDays: 1, settleMs: 1_000, overlapMs: 1_000 };

@@ -29,7 +29,12 @@ export function injectCommand(plan: Plan): Command {
   return new Command('inject')
     .description('show a Pod as the webhook would inject it; nothing is sent anywhere')
     .requiredOption('-f, --file <file>', 'Pods, or what makes them, as YAML or JSON; - reads standard input')
-    .addOption(new Option('--settings <file>', 'what is injected: the file of `sluice controller --kube-inject`'))
+    .addOption(
+      new Option(
+        '--settings <file>',
+        'what is injected: the file of `sluice controller`, its --kube-inject or --config',
+      ),
+    )
     .addOption(new Option('--image <image>', 'of the sidecar; wins over --settings'))
     .addOption(new Option('--empty-image <image>', 'of the Empty container; wins over --settings'))
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['yaml', 'json', 'patch']).default('yaml'))
@@ -76,7 +81,9 @@ async function settings({ settings: file, image, emptyImage }: Options) {
   const { parseWebhook } = await import('@sluice/xds-server/inject/webhook-config');
   const flags = { ...(image !== undefined && { image }), ...(emptyImage !== undefined && { emptyImage }) };
   if (file !== undefined) {
-    const given = await readObject(file, '--settings');
+    const read = await readObject(file, '--settings');
+    // The controller's own file has them too.
+    const given = (typeof read.kubeInject === 'object' ? read.kubeInject : read) as Record<string, unknown>;
     const sidecar = given.sidecar as object | undefined;
     return parseWebhook({ ...given, sidecar: { ...sidecar, ...flags } }, '--settings').sidecar;
   }

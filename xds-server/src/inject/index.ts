@@ -12,6 +12,8 @@ export interface StartInjectionOptions {
   readonly config: ResolvedWebhook;
   readonly log: Log;
   readonly onReview?: ((reviewed: Reviewed) => void) | undefined;
+  /** How long it answers after `close`, milliseconds. */
+  readonly lingerMs?: number | undefined;
 }
 
 export interface Injector {
@@ -25,12 +27,19 @@ export interface Injector {
 }
 
 /** Every replica answers the API server with the certificate of the Secret, from the moment on that there is one. */
-export function startInjection({ client, namespace, config, log, onReview }: StartInjectionOptions): Injector {
+export function startInjection({
+  client,
+  namespace,
+  config,
+  log,
+  onReview,
+  lingerMs,
+}: StartInjectionOptions): Injector {
   const stop = new AbortController();
   const colon = config.listen.lastIndexOf(':');
   const host = config.listen.slice(0, colon).replace(/^\[|\]$/g, '');
   const port = Number(config.listen.slice(colon + 1));
-  const server = new WebhookServer({ host, port, config: config.sidecar, log, onReview });
+  const server = new WebhookServer({ host, port, config: config.sidecar, log, onReview, lingerMs });
   const serving = Promise.withResolvers<void>();
   // Somebody may not wait for it.
   serving.promise.catch(() => undefined);

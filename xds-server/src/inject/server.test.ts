@@ -14,13 +14,14 @@ let server: WebhookServer;
 beforeAll(async () => {
   const now = Date.now();
   authorities = [await makeAuthority('one', { now, days: 1 }), await makeAuthority('two', { now, days: 1 })];
-  server = new WebhookServer({ host: '127.0.0.1', port: 0, config, log: SILENT });
+  server = new WebhookServer({ host: '127.0.0.1', port: 0, config, log: SILENT, lingerMs: 500 });
   await server.serve(await issue(authorities[0]!, ['127.0.0.1'], { now, days: 1 }));
 });
 afterAll(() => server.close());
 
 interface Answer {
   readonly status: number | undefined;
+  readonly connection: string | undefined;
   readonly body: { readonly message?: string; readonly response: Partial<AdmissionReview['response']> };
 }
 
@@ -34,7 +35,7 @@ function call(
       port: server.port,
       path,
       method,
-      agent: false,
+      agent: new https.Agent({ keepAlive: true }),
       headers: { 'content-type': type },
     };
     https
@@ -43,7 +44,9 @@ function call(
         response.setEncoding('utf8').on('data', (part: string) => {
           body += part;
         });
-        response.once('end', () => resolve({ status: response.statusCode, body: JSON.parse(body) }));
+        response.once('end', () =>
+          resolve({ status: response.statusCode, connection: response.headers.connection, body: JSON.parse(body) }),
+        );
       })
       .once('error', reject)
       .end(text);
@@ -108,4 +111,12 @@ test('another certificate is served to new connections from now on', async () =>
   await server.serve(await issue(authorities[1]!, ['127.0.0.1'], { now, days: 1 }));
   await expect(call(asking(pod))).rejects.toThrow(/unable to verify|self.signed|signature/i);
   expect((await call(asking(pod), { ca: authorities[1]! })).status).toBe(200);
+});
+
+test('one that ends answers for a while longer, and wants each connection to end', async () => {
+  const closed = server.close();
+  const answer = await call(asking(pod), { ca: authorities[1]! });
+  expect([answer.status, answer.connection]).toEqual([200, 'close']);
+  await closed;
+  await expect(call(asking(pod), { ca: authorities[1]! })).rejects.toThrow(/ECONNREFUSED/);
 });

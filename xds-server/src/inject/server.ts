@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import https from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import { type Reviewed, review } from './admission.ts';
@@ -11,12 +12,16 @@ export const INJECT_PATH = '/inject';
 /** The API server takes objects of 3 MB at most; a review has one, and what it says of the user. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const REQUEST_MS = 5_000;
+/** What is asked already is answered in a few milliseconds. */
+const ANSWER_MS = 1_000;
 /**
  * Longer than the API server keeps an idle connection (client-go's transport: 90 s): the one that closes is never us, so that none of
  * its requests meets a closing connection.
  */
 const IDLE_MS = 180_000;
 const MAX_CONNECTIONS = 1_000;
+/** How long API servers may still call one that ends: they hear late that it is no endpoint of the Service any more. */
+const LINGER_MS = 3_000;
 
 export interface WebhookOptions {
   readonly host: string;
@@ -24,6 +29,7 @@ export interface WebhookOptions {
   readonly config: Injection;
   readonly log: Log;
   readonly onReview?: ((reviewed: Reviewed) => void) | undefined;
+  readonly lingerMs?: number | undefined;
 }
 
 /** The HTTPS server of the webhook. It listens from the first certificate on. */
@@ -67,15 +73,20 @@ export class WebhookServer {
     log.info({ port: this.port }, 'webhook serves');
   }
 
-  /** Requests that are being answered are answered; each takes a few milliseconds. */
+  /**
+   * Answers for a while longer, each time with the wish to end the connection: HTTP/1 (the API server speaks no other with webhooks)
+   * has no GOAWAY, so a connection that we closed could meet a request. Then it is closed.
+   */
   async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     const server = this.#server;
     if (server === undefined) return;
+    await delay(this.#options.lingerMs ?? LINGER_MS);
     await new Promise<void>((resolve) => {
       server.close(() => resolve());
       server.closeIdleConnections();
-      setTimeout(() => server.closeAllConnections(), REQUEST_MS).unref();
+      setTimeout(() => server.closeAllConnections(), ANSWER_MS).unref();
     });
   }
 
@@ -83,7 +94,7 @@ export class WebhookServer {
     const { config, log, onReview } = this.#options;
     const send = (status: number, body: object) => {
       if (response.destroyed) return;
-      // When it closes, no further request comes on this connection.
+      // Then no further request comes on this connection.
       if (this.#closed || status === 413) response.setHeader('connection', 'close');
       response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     };

@@ -52,7 +52,7 @@ async function cycle(name: string, provider: Provider, podIP: string): Promise<v
   const seconds = Math.round((performance.now() - begun) / 1000);
   const { gaps } = readiness.stop();
   console.log(
-    `${provider.name}: ${seconds} s; in ${inbound.answered}, out ${outbound.answered}; probes ${ok}; not Ready ${JSON.stringify(gaps)}`,
+    `${provider.name}: ${seconds} s; in ${inbound.answered}, out ${outbound.answered} (lag ${outbound.lagMs} ms, SYNs again ${outbound.synRetrans}); probes ${ok}; not Ready ${JSON.stringify(gaps)}`,
   );
   expect(inbound.failures).toEqual([]);
   expect(outbound.failures).toEqual([]);

@@ -1,5 +1,7 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import http from 'node:http';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { text } from 'node:stream/consumers';
 import { RedirectLoad } from '../../matrix/redirect-load.ts';
 import type { Targets } from '../load/client.ts';
@@ -14,6 +16,8 @@ const world = JSON.parse(process.env.WORLD ?? '{}') as Targets;
 const { http: web, tcp, http2, grpc, control } = APP_PORTS;
 const app = await startUpstream({ http: web, tcp, http2, grpc, control });
 let load: RedirectLoad | undefined;
+const lag = monitorEventLoopDelay({ resolution: 10 });
+lag.enable();
 const driver = http.createServer(async (request, response) => {
   const body = await text(request);
   let answer: unknown = null;
@@ -22,9 +26,18 @@ const driver = http.createServer(async (request, response) => {
     await load?.stop();
     answer = [...app.seen];
   }
-  if (request.url === '/result') answer = load?.result(new Map(JSON.parse(body) as [string, number][]));
+  if (request.url === '/result') {
+    const result = load?.result(new Map(JSON.parse(body) as [string, number][]));
+    answer = { ...result, lagMs: Math.round(lag.max / 1e6), synRetrans: synRetrans() };
+  }
   response.end(JSON.stringify(answer));
 });
 driver.listen(APP_PORTS.load, '127.0.0.1');
 await once(driver, 'listening');
 console.log('app ready');
+
+/** How many SYNs this network namespace sent again: what a late connect was late by. */
+function synRetrans(): number {
+  const [names = '', values = ''] = readFileSync('/proc/net/netstat', 'utf8').match(/^TcpExt: .*$/gm) ?? [];
+  return Number(values.split(' ')[names.split(' ').indexOf('TCPSynRetrans')]);
+}

@@ -174,7 +174,8 @@ export class MeshCluster {
 
 export interface LoadCounts {
   readonly inbound: ReturnType<RedirectLoad['result']>;
-  readonly outbound: ReturnType<RedirectLoad['result']>;
+  /** `lagMs`: longest that the app was not run when it should have been; `synRetrans`: SYNs that the Pod sent twice. */
+  readonly outbound: ReturnType<RedirectLoad['result']> & { readonly lagMs: number; readonly synRetrans: number };
 }
 
 class Fatal extends Error {}

@@ -8,9 +8,8 @@ function scaled(value: IntOrPercent, total: number, round: (n: number) => number
 const clamp = (value: number, min: number, max: number): number => Math.max(min, Math.min(max, value));
 
 /**
- * How many stay on their version. A percentage rounds up, and one below 100% leaves at least one to be upgraded: CloneSet's
- * rule (Kruise `CalculatePartitionReplicas`). SidecarSet rounds down (`calculateUpgradeCount`), so that 10% of 5 would
- * keep none back; a provider of it hands over the number and not the percentage.
+ * How many stay on their version. A percentage rounds up, and one below 100% leaves at least one to be upgraded: the rule of
+ * CloneSet, and of SidecarSet in Kruise 1.8 (`CalculatePartitionReplicas`). A provider hands over the number and not the percentage.
  */
 export function partitionOf({ partition }: RolloutStrategy, total: number): number {
   const value = clamp(scaled(partition, total, Math.ceil), 0, total);
@@ -18,7 +17,7 @@ export function partitionOf({ partition }: RolloutStrategy, total: number): numb
 }
 
 /**
- * How many may be unavailable at once. A percentage rounds down, as with Deployment and SidecarSet (StatefulSet rounds up);
+ * How many may be unavailable at once. A percentage rounds down, as with Deployment (StatefulSet and SidecarSet round up);
  * below one it is one, or nothing would ever begin.
  */
 export function maxUnavailableOf({ maxUnavailable }: RolloutStrategy, total: number): number {

@@ -59,6 +59,8 @@ export function followStore(parts: FollowParts, signal: AbortSignal): void {
         );
         return;
       case 'gone':
+        // One that is linked here is there, whoever took its object away.
+        if (agents.connectedSlots(change.proxy).size > 0) return;
         agents.forget(change.proxy);
         driver.forget(change.proxy);
         return;

@@ -61,7 +61,7 @@ export class MeshProxies {
   }
 
   async all(): Promise<readonly AgentRow[]> {
-    await this.#later.flush().catch(() => undefined);
+    await this.#later.flush();
     const rows = (await this.#api.list<MeshProxySpec>(MESH_PROXIES)).flatMap(rowsOf);
     // Told here since it was written.
     return rows.map((row) => {

@@ -62,7 +62,7 @@ export class EndedChunks {
   }
 
   async read(upgradeId: string): Promise<Ended> {
-    await this.#later.flush(upgradeId).catch(() => undefined);
+    await this.#later.flush(upgradeId);
     const uid = await this.#uid(upgradeId);
     if (uid === undefined) return { items: [], dropped: 0 };
     const chunks = await chunksOf(this.#api, uid, 'ended');

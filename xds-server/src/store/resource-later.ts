@@ -12,6 +12,8 @@ export interface LaterOptions {
   readonly parallel?: number;
 }
 
+const FLUSH_MS = 2_000;
+
 interface Due {
   readonly waiting: PromiseWithResolvers<void>[];
   /** Aborted: at once. */
@@ -55,8 +57,14 @@ export class Later {
     return waiting.promise;
   }
 
-  /** Writes now what is due for the key, before it is read. */
-  async flush(key?: string): Promise<void> {
+  /** Writes now what is due for the key, before it is read. Not longer than the limit, for that may be away. Never rejects. */
+  async flush(key?: string, limitMs = FLUSH_MS): Promise<void> {
+    const end = new AbortController();
+    await Promise.race([this.#flushed(key).catch(() => undefined), pause(limitMs, end.signal)]);
+    end.abort();
+  }
+
+  async #flushed(key: string | undefined): Promise<void> {
     const keys = key === undefined ? [...this.#due.keys()] : [key];
     await Promise.all(
       keys.map(async (one) => {
@@ -72,8 +80,7 @@ export class Later {
 
   /** Writes what is due within the limit; what could not be written is rejected. */
   async close(limitMs: number): Promise<void> {
-    const flushed = this.flush().catch(() => undefined);
-    await Promise.race([flushed, delay(limitMs, undefined, { ref: false })]);
+    await this.flush(undefined, limitMs);
     this.#stop.abort();
     for (const due of this.#due.values()) due.now.abort();
     for (const turn of this.#turns.splice(0)) turn();

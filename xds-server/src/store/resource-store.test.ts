@@ -90,6 +90,21 @@ describe('with an API server whose answers are lost', () => {
   });
 });
 
+describe('a read while the API server is away', () => {
+  it('says so, and does not wait for what can not be written', async () => {
+    const { kube, open } = subject();
+    const store = await open();
+    await store.insertUpgrade(sampleUpgrade('a'), []);
+    kube.trouble = () => 'before';
+    const told = store.appendEnded('a', [], 1);
+    await expect(store.ended('a')).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+    await expect(store.agents()).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+    kube.trouble = () => undefined;
+    await told;
+    expect((await store.ended('a')).dropped).toBe(1);
+  });
+});
+
 describe('MeshProxy', () => {
   it('is written when something changed that counts, for both slots at once', async () => {
     const { open } = subject();

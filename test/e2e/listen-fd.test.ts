@@ -212,7 +212,7 @@ test('over TLS: HTTP/2 and HTTP/1 on one port are counted by their TCP connectio
       if (request.url === '/wait') answers.push(() => response.end('at last'));
       else response.end('served');
     });
-    return migrate(server, { socket: `${given.dir}/tls.sock`, addresses: [`127.0.0.1:${ports[0]}`] });
+    return migrate(server, { socket: `${given.dir}/tls.sock`, addresses: [`127.0.0.1:${ports[0]}`], tellOverMs: 0 });
   };
   const first = await generation();
   const origin = `https://127.0.0.1:${ports[0]}`;

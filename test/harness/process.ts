@@ -1,6 +1,7 @@
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { createWriteStream, type WriteStream } from 'node:fs';
 
+const LINE_BYTES = 64 * 1024 * 1024;
 const TAIL_BYTES = 16 * 1024;
 
 export interface StartOptions {
@@ -43,7 +44,8 @@ export class Child {
         const text = chunk.toString();
         this.output = (this.output + text).slice(-TAIL_BYTES);
         const lines = (rest + text).split('\n');
-        rest = (lines.pop() ?? '').slice(-TAIL_BYTES);
+        // A line may be long (each id that a server saw), and half of one is none.
+        rest = (lines.pop() ?? '').slice(-LINE_BYTES);
         for (const line of lines) onLine(line);
       });
     }

@@ -17,6 +17,8 @@ export interface MigrateOptions {
   readonly addresses: readonly string[];
   /** Longest drain after a successor took over, ms; 0 = no bound. Default: ten minutes. */
   readonly maxDrainMs?: number;
+  /** Over so many ms its connections are told to leave, the oldest first. Default: 2 s. */
+  readonly tellOverMs?: number;
   /** Longest wait for the process that runs now to be done with another transfer, ms. Default: 30 s. */
   readonly boundMs?: number;
   /**
@@ -205,7 +207,7 @@ class Migrating {
   #end(): void {
     if (this.#over) return;
     this.#over = true;
-    const { maxDrainMs = 600_000 } = this.#options;
+    const { maxDrainMs = 600_000, tellOverMs = 2_000 } = this.#options;
     const begun = performance.now();
     this.#acceptors.forget();
     void this.#giving?.close();
@@ -216,7 +218,9 @@ class Migrating {
     };
     const timer = maxDrainMs === 0 ? undefined : setTimeout(() => this.#drained.resolve(report(false)), maxDrainMs);
     this.#log('info', 'listen-fd: draining', { connections: this.#drain.size });
-    void this.#drain.begin().then(() => this.#drained.resolve(report(true)));
+    void this.#drain
+      .begin(maxDrainMs === 0 ? tellOverMs : Math.min(tellOverMs, maxDrainMs / 2))
+      .then(() => this.#drained.resolve(report(true)));
     this.#released.resolve();
   }
 }

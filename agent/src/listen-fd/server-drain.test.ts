@@ -192,6 +192,43 @@ describe('HTTP/2', () => {
 });
 
 describe('HTTP/1', () => {
+  it('tells one after the other, the oldest first, when it has time', async () => {
+    const { drain, connect } = await start(http.createServer((_, response) => response.end('served')));
+    const clients: RawConnection[] = [];
+    for (let n = 0; n < 4; n++) {
+      const client = connect();
+      client.socket.write(GET);
+      await client.until((text) => text.endsWith('served'));
+      clients.push(client);
+    }
+    const told: number[] = [];
+    const empty = drain.begin(200);
+    while (told.length < clients.length) {
+      for (const [n, client] of clients.entries()) {
+        if (told.includes(n)) continue;
+        client.forget();
+        client.socket.write(GET);
+        if ((await client.until((text) => text.endsWith('served'))).includes('connection: close')) told.push(n);
+      }
+    }
+    expect(told).toEqual([0, 1, 2, 3]);
+    await empty;
+  });
+
+  it('tells whoever waits long for an answer before its turn', async () => {
+    const waiting: http.ServerResponse[] = [];
+    const { drain, connect } = await start(http.createServer((_, response) => waiting.push(response)));
+    const [first, second] = [connect(), connect()];
+    first.socket.write(GET);
+    await expect.poll(() => waiting.length).toBe(1);
+    second.socket.write(GET);
+    await expect.poll(() => waiting.length).toBe(2);
+    void drain.begin(3_600_000);
+    await expect.poll(() => waiting[1]?.getHeader('connection')).toBe('close');
+    for (const response of waiting) response.end('served');
+    for (const client of [first, second]) await client.closed;
+  });
+
   it('says close on the response in flight and on the next of an idle connection; a silent one is left alone', async () => {
     const waiting: http.ServerResponse[] = [];
     const { drain, connect } = await start(

@@ -21,9 +21,16 @@ interface Entry {
   readonly openedAt: number;
   protocol: ServerConnection['protocol'];
   inFlight: number;
+  /** To leave. */
+  told: boolean;
   session?: ServerHttp2Session;
-  readonly responses: Set<ServerResponse>;
+  /** HTTP/1 responses in flight, and since when. */
+  readonly responses: Map<ServerResponse, number>;
 }
+
+const TELL_EVERY_MS = 25;
+/** Whoever asks for something that takes this long may ask for nothing more: that response is the chance to say close. */
+const SLOW_MS = 250;
 
 /**
  * Counts the connections of an HTTP/1, HTTP/2 or mixed server from its birth, plain or TLS, and tells them to leave without
@@ -36,7 +43,6 @@ export class ServerDrain {
   readonly #entries = new Map<Socket, Entry>();
   /** A TLS socket is another object than the TCP socket below it; they have the client's address in common. */
   readonly #byPeer = new Map<string, Entry>();
-  #draining = false;
   #onEmpty: (() => void) | undefined;
 
   /** To be called before the server accepts. */
@@ -66,22 +72,47 @@ export class ServerDrain {
     }));
   }
 
-  /** Tells each connection to leave. Nothing must be accepted any more. Resolves when none is left. */
-  begin(): Promise<void> {
-    this.#draining = true;
-    for (const entry of this.#entries.values()) {
-      if (entry.session) farewell(entry.session, plainSocket(entry));
-      for (const response of entry.responses) lastOne(response);
-    }
+  /**
+   * Tells each connection to leave, the oldest first, evenly over so many ms: they come back to a process that has just
+   * begun. Nothing must be accepted any more. Resolves when none is left.
+   */
+  begin(overMs = 0): Promise<void> {
+    const waiting = [...this.#entries.values()]; // in the order in which they were accepted
+    const begun = performance.now();
+    const all = waiting.length;
+    const tellDue = (): void => {
+      const due = overMs === 0 ? all : Math.ceil((all * (performance.now() - begun)) / overMs);
+      for (const entry of waiting.splice(0, due - (all - waiting.length))) this.#tell(entry);
+      for (const entry of waiting) if (isSlow(entry)) this.#tell(entry);
+      if (waiting.length === 0) clearInterval(timer);
+    };
+    const timer = setInterval(tellDue, TELL_EVERY_MS);
+    tellDue();
     return new Promise((resolve) => {
-      this.#onEmpty = resolve;
+      this.#onEmpty = () => {
+        clearInterval(timer);
+        resolve();
+      };
       this.#ended();
     });
   }
 
+  #tell(entry: Entry): void {
+    entry.told = true;
+    if (entry.session) farewell(entry.session, plainSocket(entry));
+    for (const response of entry.responses.keys()) lastOne(response);
+  }
+
   #opened(socket: Socket): void {
     if (this.#entries.has(socket)) return;
-    const entry: Entry = { socket, openedAt: Date.now(), protocol: 'unknown', inFlight: 0, responses: new Set() };
+    const entry: Entry = {
+      socket,
+      openedAt: Date.now(),
+      protocol: 'unknown',
+      inFlight: 0,
+      told: false,
+      responses: new Map(),
+    };
     this.#entries.set(socket, entry);
     const peer = peerOf(socket);
     if (peer !== undefined) this.#byPeer.set(peer, entry);
@@ -105,12 +136,12 @@ export class ServerDrain {
     if (!entry) return;
     entry.protocol = 'http1';
     entry.inFlight++;
-    entry.responses.add(response);
+    entry.responses.set(response, performance.now());
     response.once('close', () => {
       entry.inFlight--;
       entry.responses.delete(response);
     });
-    if (this.#draining) lastOne(response);
+    if (entry.told) lastOne(response);
   }
 
   #session(session: ServerHttp2Session): void {
@@ -125,8 +156,12 @@ export class ServerDrain {
       });
     });
     // Accepted before, but its TLS handshake ended only now.
-    if (this.#draining) farewell(session, plainSocket(entry));
+    if (entry.told) farewell(session, plainSocket(entry));
   }
+}
+
+function isSlow({ told, responses }: Entry): boolean {
+  return !told && [...responses.values()].some((since) => performance.now() - since > SLOW_MS);
 }
 
 /** The TCP socket below a session, where no TLS is between. */

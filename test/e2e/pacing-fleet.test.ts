@@ -14,7 +14,7 @@ afterEach(async () => {
 
 /** Connections a second, of both proxies together. */
 const PER_SECOND = 10;
-const EACH = 40;
+const EACH = 60;
 /**
  * What may be told beyond the rate: turns that gather while a process waits for its CPU (half a second's, plan.ts, at each
  * proxy), and a whole rate for as long as the one proxy has it alone: until the other one's drain begins, and then until the

@@ -8,7 +8,7 @@ import { listenFds } from '@sluice/agent/native/listeners';
 import { TCP_LISTEN, tcpTable } from '@sluice/agent/native/tcp-table';
 import type { CheckResult } from '@sluice/contract';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { newConnections } from '../harness/connects.ts';
+import { lostAfter, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
@@ -344,13 +344,16 @@ test('a crash without hot restart refuses no connection: they come a second late
   const one = newConnections(ports[0], 500);
   loads.push(one);
   await until('load', () => (one.counts.answered > 300 ? true : undefined));
-  process.kill((await agent.serving()).pid, 'SIGKILL');
+  const { pid } = await agent.serving();
+  const killedAt = performance.now();
+  process.kill(pid, 'SIGKILL');
   await agent.line('relaunched');
   const answered = one.counts.answered;
   await until('it answers', () => (one.counts.answered > answered + 300 ? true : undefined));
-  const { failures, lost } = await one.stop();
+  const counts = await one.stop();
+  const { failures } = counts;
   const errors = failures.filter((failure) => !failure.startsWith('connected after'));
   expect(errors.filter((failure) => failure.includes('ECONNREFUSED'))).toEqual([]);
-  // What was in flight on the killed one.
-  expect(lost, errors.slice(0, 3).join('; ')).toBeLessThan(50);
+  // What was in flight on the killed one is lost, nothing that came later.
+  expect(lostAfter(counts, killedAt), errors.slice(0, 3).join('; ')).toBe(0);
 });

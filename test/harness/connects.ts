@@ -1,7 +1,8 @@
 import net from 'node:net';
+import { synsSentAgain } from './tcp-info.ts';
 
 const REQUEST = 'GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n';
-/** A connect that took longer met a lost SYN: its retransmission comes after a second. */
+/** A lost SYN is sent again after a second. One that took so long may as well have waited for this process: the kernel is asked. */
 const SLOW_CONNECT_MS = 900;
 const ANSWER_BOUND_MS = 15_000;
 
@@ -11,6 +12,8 @@ export interface ConnectCounts {
   refused: number;
   /** Connected, and then no whole answer. */
   lost: number;
+  /** When each of the lost ones was begun, by performance.now(). */
+  readonly lostBegun: number[];
   readonly failures: string[];
 }
 
@@ -23,7 +26,7 @@ export function newConnections(
   perSecond: number,
   host = '127.0.0.1',
 ): { readonly counts: ConnectCounts; stop(): Promise<ConnectCounts> } {
-  const counts: ConnectCounts = { answered: 0, refused: 0, lost: 0, failures: [] };
+  const counts: ConnectCounts = { answered: 0, refused: 0, lost: 0, lostBegun: [], failures: [] };
   const pending = new Set<Promise<void>>();
   const begun = performance.now();
   let sent = 0;
@@ -46,16 +49,27 @@ export function newConnections(
   };
 }
 
+/**
+ * What a process that is killed may take with it: what was under way on it. One that was begun after `killedAt` can only have
+ * met the ones that live, or a queue that outlives the process.
+ */
+export function lostAfter(counts: ConnectCounts, killedAt: number): number {
+  return counts.lostBegun.filter((at) => at > killedAt).length;
+}
+
 function connectOnce(to: { port: number; host: string }, counts: ConnectCounts): Promise<void> {
   return new Promise((resolve) => {
+    // The SYN goes out in this turn of the loop.
     const at = performance.now();
     let connectedAt: number | undefined;
+    let synLost = false;
     let text = '';
     const socket = net.connect(to);
     socket.setTimeout(ANSWER_BOUND_MS, () => socket.destroy(new Error('no answer')));
     socket.setEncoding('latin1');
     socket.on('connect', () => {
       connectedAt = performance.now();
+      synLost = connectedAt - at > SLOW_CONNECT_MS && synsSentAgain(socket) !== 0;
       socket.write(REQUEST);
     });
     socket.on('data', (chunk: string) => {
@@ -67,12 +81,13 @@ function connectOnce(to: { port: number; host: string }, counts: ConnectCounts):
     });
     socket.on('close', () => {
       const whole = /^HTTP\/1\.1 200 /.test(text) && text.endsWith('done\n');
-      if (connectedAt === undefined || connectedAt - at > SLOW_CONNECT_MS) {
+      if (connectedAt === undefined || synLost) {
         counts.refused++;
         counts.failures.push(error?.message ?? `connected after ${Math.round((connectedAt ?? 0) - at)} ms`);
       } else if (whole) counts.answered++;
       else {
         counts.lost++;
+        counts.lostBegun.push(at);
         counts.failures.push(error?.message ?? `cut short: ${JSON.stringify(text.slice(0, 60))}`);
       }
       resolve();

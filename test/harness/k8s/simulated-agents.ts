@@ -133,6 +133,7 @@ export class SimulatedAgents {
     if (other === undefined || old === undefined) return;
     const upgradeId = `slot-${slot}-${epoch}-${sim.uid}`;
     const at = Date.now();
+    agent.epochs = [{ ...own, upgradeId }];
     agent.link.send({
       ...{ type: 'serving', upgradeId, epoch, oldEpoch: old.epoch, oldSlot: other.slot },
       ...{ from: old.version, to: version, at, method: 'hot-restart' },

@@ -50,6 +50,7 @@ export interface DriverOptions {
 const MAX_WAITING = 8;
 /** So often in a row a step may find that somebody else wrote the upgrade before this one lets it go. */
 const MAX_LOST = 3;
+const MAX_OVER = 1_000;
 const MAX_TIMER_MS = 2_147_483_647;
 
 /** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
@@ -65,6 +66,8 @@ export class Driver {
   readonly #shares: Shares;
   /** New ones that are being stored here. */
   readonly #inserting = new Set<string>();
+  /** The last ones that ended here: what is told of their writes comes later. */
+  readonly #over = new Set<string>();
   readonly #takeUp: TakeUp;
   readonly #stop = new AbortController();
 
@@ -131,13 +134,14 @@ export class Driver {
         .catch((thrown) => this.#failed(live, 'noticed', thrown));
       return live.queue;
     }
-    if (!this.#wanted(state) || isOver(state)) return;
+    if (!this.#wanted(state) || isOver(state) || this.#over.has(id)) return;
     await this.#takeUp.one(id);
     await this.giveTurns(proxy);
   }
 
   async #refresh(live: Live, told: string): Promise<void> {
-    if (live.gone.signal.aborted || told === live.version) return;
+    // Our own writes are told too, each when there may be a newer one already.
+    if (live.gone.signal.aborted || live.versions.has(told)) return;
     const stored = await this.#options.store.upgrade(live.state.id);
     if (stored?.version !== live.version) await this.#lost(live, stored, { type: 'resumed' }, 1);
   }
@@ -156,7 +160,8 @@ export class Driver {
   }
 
   #run(state: UpgradeState, version: string, seq: number): void {
-    this.#live.set(state.id, { state, version, seq, queue: Promise.resolve(), gone: new AbortController() });
+    const versions = new Set([version]);
+    this.#live.set(state.id, { state, version, versions, seq, queue: Promise.resolve(), gone: new AbortController() });
   }
 
   /** A proxy that is no more: nobody is left to be ordered anything, and what was stored of it is gone too. */
@@ -350,6 +355,7 @@ export class Driver {
       const written = await persist(store, made, log, AbortSignal.any([live.gone.signal, this.#stop.signal]));
       if (written.type === 'lost') return this.#lost(live, written.stored, event, lost + 1);
       live.version = written.version;
+      live.versions.add(written.version);
       live.seq += entries.length;
       // Stored, so it counts; but its orders are the next one's to give.
       if (live.gone.signal.aborted) return;
@@ -362,6 +368,8 @@ export class Driver {
     if (isOver(result.state)) {
       clearTimeout(live.timer);
       this.#live.delete(result.state.id);
+      this.#over.add(result.state.id);
+      for (const id of this.#over) if (this.#over.size > MAX_OVER) this.#over.delete(id);
     }
     this.#arm(result.state.id);
   }
@@ -382,6 +390,7 @@ export class Driver {
     live.seq = (await untilThere(() => store.record(live.state.id), log, live.gone.signal)).length;
     live.state = { ...complete(stored.state), ...(verdict !== undefined && { verdict }) };
     live.version = stored.version;
+    live.versions.add(stored.version);
     await this.#handle(live, event, lost);
     // What the other one ordered its link may not have reached.
     if (event.type !== 'resumed') await this.#handle(live, { type: 'resumed' }, lost);

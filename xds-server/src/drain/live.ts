@@ -4,6 +4,8 @@ import type { UpgradeEvent, UpgradeState } from './state.ts';
 export interface Live {
   state: UpgradeState;
   version: string;
+  /** All that were written or read here. */
+  readonly versions: Set<string>;
   seq: number;
   /** Events of one upgrade are handled one after the other. */
   queue: Promise<void>;

@@ -1,10 +1,11 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import { type RolloutMember, type RolloutPods, SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
+import { atOnce } from '../rollout/at-once.ts';
 import type { Fleet } from '../rollout/fleet.ts';
 import type { Observed, RolloutAction, RolloutState } from '../rollout/state.ts';
 import { isReason } from './client.ts';
-import { isHeard, leave, observePod, type PodFacts, refusalOf, targetImage, wishOf } from './pod-view.ts';
+import { isHeard, lastUpgrade, leave, observePod, type PodFacts, refusalOf, targetImage, wishOf } from './pod-view.ts';
 import type { Provider } from './provider.ts';
 import { podOfProxy, proxyOfPod, type Words } from './words.ts';
 
@@ -21,8 +22,8 @@ export interface KubeFleetOptions {
   readonly words: Words;
   /** undefined: the provider is not ready, for it does not know the Empty image yet. */
   readonly means: (pods: RolloutPods) => Means | undefined;
-  /** Protected connections that were cut by upgrades of this proxy which were made since then. */
-  readonly cuts: (proxy: string, since: number) => Promise<number>;
+  /** Protected connections that this upgrade of a proxy cut. */
+  readonly cuts: (upgradeId: string) => Promise<number>;
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now?: () => number;
@@ -63,15 +64,20 @@ export class KubeFleet implements Fleet {
     }
     const known = new Map(members.map((one) => [one.name, one]));
     const all: Observed[] = [];
+    const ended: { readonly at: number; readonly upgradeId: string }[] = [];
     for (const pod of podsOf(spec.pods)) {
-      const member = known.get(nameOf(pod));
-      const seen = observePod(this.#facts(pod, spec.pods, way), member, now());
+      const facts = this.#facts(pod, spec.pods, way);
+      const seen = observePod(facts, known.get(nameOf(pod)), now());
       if (seen === undefined) continue;
-      const { step } = seen;
-      // Only what ends now is looked up: nothing is asked for those that ended before.
-      if (step?.state !== 'done' || member === undefined) all.push(seen);
-      else all.push({ ...seen, step: { ...step, cut: await cuts(seen.name, member.since) } });
+      const upgradeId = seen.step?.state === 'done' ? lastUpgrade(facts) : undefined;
+      if (upgradeId !== undefined) ended.push({ at: all.length, upgradeId });
+      all.push(seen);
     }
+    // Only what ends now is looked up, by its id: nothing is asked for those that ended before, and no list is searched.
+    await atOnce(ended, async ({ at, upgradeId }) => {
+      const seen = all[at] as Observed;
+      if (seen.step !== undefined) all[at] = { ...seen, step: { ...seen.step, cut: await cuts(upgradeId) } };
+    });
     return all;
   }
 
@@ -113,14 +119,14 @@ export class KubeFleet implements Fleet {
   async carryOn(state: RolloutState): Promise<number> {
     const { log, signal } = this.#options;
     let between = 0;
-    for (const member of state.members) {
-      if (signal.aborted) break;
+    await atOnce(state.members, async (member) => {
+      if (signal.aborted) return;
       const under = await this.#step(state, member).catch((thrown) => {
         log.warn({ rollout: state.id, member: member.name, err: toSluiceError(thrown) }, 'a Pod: again later');
         return true;
       });
       if (under) between++;
-    }
+    });
     return between;
   }
 
@@ -142,15 +148,20 @@ export class KubeFleet implements Fleet {
     if (wish === undefined) return false;
     const version = pod.metadata?.resourceVersion ?? '';
     if (this.#stepped.get(member.uid) === version) return true;
+    // Held against a second step at the same time, which the API server would only refuse.
+    this.#stepped.set(member.uid, version);
+    let changed = false;
     try {
       const step = await way.provider.step(pod, wish, facts.words, { ...leave(member.state), signal });
       if (step.type === 'wait') return step.started;
       if (step.type !== 'upgrade' && step.type !== 'reset' && step.type !== 'undo') return step.type === 'failed';
-      this.#stepped.set(member.uid, version);
+      changed = true;
       log.info({ rollout: id, member: member.name, step: step.type, ...step.change }, step.why);
     } catch (thrown) {
       // The Pod has changed or gone meanwhile: what comes next is decided on what it is then.
       if (!isReason(thrown, 'Conflict', 'NotFound')) throw thrown;
+    } finally {
+      if (!changed && this.#stepped.get(member.uid) === version) this.#stepped.delete(member.uid);
     }
     return true;
   }

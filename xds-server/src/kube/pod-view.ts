@@ -37,6 +37,12 @@ export function servingImage(facts: PodFacts): string | undefined {
   return serving.length === 1 && slot !== undefined ? containerOf(facts, slot)?.image : undefined;
 }
 
+/** The upgrade by which the epoch that serves has come, as its agent knows it. */
+export function lastUpgrade({ words }: PodFacts): string | undefined {
+  const epochs = [...(words['1']?.epochs ?? []), ...(words['2']?.epochs ?? [])];
+  return epochs.find((epoch) => epoch.state === 'serving')?.upgradeId;
+}
+
 /** The image that the rollout wants in this Pod. undefined: it is wanted by version, and the Pod's image has a digest and no tag. */
 export function targetImage(facts: PodFacts): string | undefined {
   const { target } = facts.pods;

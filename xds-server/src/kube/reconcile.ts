@@ -85,7 +85,7 @@ export class Reconciler {
       podsOf: (pods) => this.#own(pods),
       words,
       means: (pods) => providers.means(pods),
-      cuts: (proxy, since) => cutsOf(store, proxy, since),
+      cuts: (upgradeId) => cutsOf(store, upgradeId),
       log,
       signal,
     });
@@ -357,15 +357,11 @@ export class Reconciler {
   }
 }
 
-/** Protected connections that were cut by what was made since then: what policy or a person gave up is not among them. */
-async function cutsOf(store: Store, proxy: string, since: number): Promise<number> {
-  const upgrades = await store.upgrades({ proxy, limit: 4 });
-  let sum = 0;
-  for (const { state } of upgrades) {
-    if (state.createdAt < since || state.override !== undefined) continue;
-    sum += (state.connections?.cut ?? []).filter((one) => one.released === undefined).length;
-  }
-  return sum;
+/** Protected connections that it cut: what policy or a person gave up is not among them. */
+async function cutsOf(store: Store, upgradeId: string): Promise<number> {
+  const state = (await store.upgrade(upgradeId))?.state;
+  if (state === undefined || state.override !== undefined) return 0;
+  return (state.connections?.cut ?? []).filter((one) => one.released === undefined).length;
 }
 
 function endedBadly({ metadata, status }: HotUpgrade): boolean {

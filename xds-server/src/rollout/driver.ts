@@ -3,6 +3,7 @@ import { isRolloutOver, type RolloutEntry, type RolloutSpec, SluiceError, toSlui
 import type { Log } from '../log.ts';
 import type { Store } from '../store/store.ts';
 import { needsMetrics } from './analysis.ts';
+import { atOnce } from './at-once.ts';
 import type { Fleet, MetricsSource } from './fleet.ts';
 import { plan } from './planner.ts';
 import { newRollout, type RolloutEvent, type RolloutState } from './state.ts';
@@ -42,7 +43,6 @@ const MAX_TIMER_MS = 2_147_483_647;
 const MEASURE_MS = 20_000;
 const MEASURE_AGAIN_MAX_MS = 60_000;
 const RETRY_MS = 5_000;
-const LANES = 16;
 
 /** Runs the planner of every rollout that is not over: stores each step before its orders go out. */
 export class Rollouts {
@@ -281,13 +281,4 @@ function lookMs(members: number): number {
 
 function live(state: RolloutState, version: string, seq: number): Live {
   return { state, version, seq, queue: Promise.resolve(), due: false, measureAt: 0, unheard: 0, lookedAt: 0, kept: [] };
-}
-
-/** Some of the orders of one step go out side by side. */
-async function atOnce<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
-  const lane = async (): Promise<void> => {
-    for (const item of left) await work(item);
-  };
-  await Promise.all(Array.from({ length: Math.min(LANES, items.length) }, lane));
 }

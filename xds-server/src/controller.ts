@@ -12,6 +12,7 @@ import { createApp } from './api/app.ts';
 import { Hub } from './api/hub.ts';
 import { Metrics } from './api/metrics.ts';
 import { proxyView, upgradeView } from './api/views.ts';
+import { xdsViewOf } from './api/xds-view.ts';
 import type { ResolvedConfig } from './config.ts';
 import { Driver } from './drain/driver.ts';
 import { hear } from './drain/hear.ts';
@@ -67,8 +68,6 @@ const CLOSE_MS = 5_000;
 const LEAVE_MS = 2_000;
 const XDS_GRACE_MS = 1_000;
 const LIST_MS = 10_000;
-/** Kinds whose answers the API shows. */
-const SHOWN_KINDS = ['cds', 'eds', 'lds', 'rds', 'sds', 'ecds', 'rtds'] as const;
 
 /** Wires the parts and opens the ports. Throws what kept it from starting, with nothing left open. */
 export async function openController(
@@ -97,7 +96,7 @@ export async function openController(
   const relay = new XdsRelay({ self: ownership.self ?? '', elsewhere, log });
   const orders = new XdsOrders(cache, xds, log);
   const proxyOf = (proxy: string): ProxyView =>
-    proxyView(proxy, agents, driver.active(proxy), xdsView(proxy), ownership);
+    proxyView(proxy, agents, driver.active(proxy), xdsViewOf(xds, proxy), ownership);
   const showProxy = (proxy: string): void => {
     hub.publish({ kind: 'proxy', proxy: proxyOf(proxy) });
     kube?.changed(proxy);
@@ -175,25 +174,9 @@ export async function openController(
     version: CONTROLLER_VERSION,
     agents,
     active: () => driver.active(),
+    owns: (proxy) => ownership.owns(proxy),
     xdsStreams: () => xds.stats.streams,
   });
-
-  function xdsView(proxy: string): ProxyView['xds'] {
-    const nodes = xds.nodes().filter((node) => node.id === proxy);
-    return nodes
-      .sort((a, b) => a.epoch - b.epoch)
-      .map(({ epoch }) => ({
-        epoch,
-        types: SHOWN_KINDS.flatMap((type) => {
-          const state = xds.acked(proxy, epoch, type);
-          if (state === undefined) return [];
-          const { version, nacked } = state;
-          return [
-            { type, version, acked: nacked === undefined, ...(nacked === undefined ? {} : { nack: nacked.message }) },
-          ];
-        }),
-      }));
-  }
 
   /** A push is answered by type and by stream: one item tells of all that came in one turn of the loop. */
   const answered = new Set<string>();
@@ -244,14 +227,6 @@ export async function openController(
       }),
     );
   };
-  const crashed = async (proxy: string, epoch: number): Promise<void> => {
-    const members = rollouts.active().flatMap((one) => one.members.filter((member) => member.name === proxy));
-    for (const { upgradeId } of members) {
-      const upgrade = upgradeId === undefined ? undefined : await driver.find(upgradeId);
-      // A fresh epoch after a crash has the next number; the old epoch is not the target's.
-      if (upgrade?.epoch !== undefined && epoch >= upgrade.epoch) rollouts.here?.crashed(proxy, upgrade.id);
-    }
-  };
   const onMessage = (link: AgentLink, message: AgentMessage): void => {
     const { proxy, slot } = link;
     switch (message.type) {
@@ -267,7 +242,7 @@ export async function openController(
         return;
       case 'crashed':
         log.warn({ proxy, slot, epoch: message.epoch, relaunchedAs: message.relaunchedAs }, 'an Envoy crashed');
-        guarded('a crash', crashed(proxy, message.epoch));
+        guarded('a crash', rollouts.crashed(proxy, message.epoch, driver));
         kube?.crashed(proxy, slot);
         return;
       case 'epochs': {

@@ -8,6 +8,8 @@ export interface MetricSources {
   readonly version: string;
   readonly agents: Agents;
   readonly active: () => readonly UpgradeState[];
+  /** Each proxy is counted by one of several replicas. */
+  readonly owns: (proxy: string) => boolean;
   readonly xdsStreams: () => number;
 }
 
@@ -25,16 +27,17 @@ export class Metrics {
       gauge.set({ component: 'controller', version: sources.version, node_version: process.version }, 1);
     });
     this.#gauge('sluice_proxies', (gauge) => {
-      const there = agents.proxies().filter((proxy) => agents.connectedSlots(proxy).size > 0).length;
+      const own = agents.proxies().filter(sources.owns);
+      const there = own.filter((proxy) => agents.connectedSlots(proxy).size > 0).length;
       gauge.set({ connected: 'true' }, there);
-      gauge.set({ connected: 'false' }, agents.proxies().length - there);
+      gauge.set({ connected: 'false' }, own.length - there);
     });
     this.#gauge('sluice_agents_connected', (gauge) => {
       gauge.set(agents.proxies().reduce((sum, proxy) => sum + agents.connectedSlots(proxy).size, 0));
     });
     this.#gauge('sluice_epochs', (gauge) => {
       gauge.reset();
-      for (const proxy of agents.proxies()) {
+      for (const proxy of agents.proxies().filter(sources.owns)) {
         const epochs = agents.of(proxy).flatMap((one) => one.epochs.filter(isLiving));
         for (const { state } of epochs) gauge.inc({ proxy, state });
       }

@@ -1,8 +1,8 @@
 import { type SluiceError, toSluiceError } from '@sluice/contract';
+import type { Driver } from '../drain/driver.ts';
 import { untilThere } from '../drain/persist.ts';
 import type { Log } from '../log.ts';
 import type { Rollouts } from '../rollout/index.ts';
-import type { RolloutState } from '../rollout/state.ts';
 
 export interface PlainRolloutsOptions {
   readonly make: () => Rollouts;
@@ -54,8 +54,14 @@ export class PlainRollouts {
     return this.#current;
   }
 
-  active(): RolloutState[] {
-    return this.#current?.active() ?? [];
+  /** An Envoy of that proxy crashed, of that epoch: of the target's its rollout is told. */
+  async crashed(proxy: string, epoch: number, driver: Pick<Driver, 'find'>): Promise<void> {
+    const active = this.#current?.active() ?? [];
+    for (const { upgradeId } of active.flatMap(({ members }) => members.filter(({ name }) => name === proxy))) {
+      const upgrade = upgradeId === undefined ? undefined : await driver.find(upgradeId);
+      // A fresh epoch after a crash has the next number; the old epoch is not the target's.
+      if (upgrade?.epoch !== undefined && epoch >= upgrade.epoch) this.#current?.crashed(proxy, upgrade.id);
+    }
   }
 
   changed(): void {

@@ -247,3 +247,15 @@ it('an upgrade that another replica stored for a proxy of this one is taken up h
   );
   expect(await agent.next('preflight')).toMatchObject({ upgradeId: 'made-elsewhere' });
 });
+
+it('a replica that ends sends its agents on before it is gone', async () => {
+  for (const id of IDS) await open(id);
+  const proxy = proxyOf('a');
+  const agent = await join(proxy, at('b').apiPort);
+  const closed = at('a').close();
+  const { url } = await agent.next('moved');
+  await closed;
+  const left = IDS.filter((one) => one !== 'a');
+  expect(Number(new URL(url).port)).toBe(at(ownerIn(left, proxy)).apiPort);
+  await join(proxy, Number(new URL(url).port));
+});

@@ -74,6 +74,9 @@ test('a refusal is an exit code', async () => {
   expect(code).toBe(5);
   expect(err).toContain('document 1: another injector gave the Pod a proxy already: container istio-proxy');
   expect((await run('-f', foreign)).err).toContain('expected --settings, or --image and --empty-image');
+  const shapeless = file('shapeless.yaml', POD.replace("[{ name: app, image: 'shop:1' }]", '{ name: app }'));
+  expect((await run('-f', shapeless, ...IMAGES)).err).toContain('document 1.spec.containers: ');
+  expect((await run('-f', file('text.yaml', '- a'), ...IMAGES)).code).toBe(0);
   const wrong = file('wrong.yaml', 'sidecar: { image: x, emptyImage: y, native: 7 }');
   expect((await run('-f', foreign, '--settings', wrong)).err).toContain('--settings.sidecar.native: ');
 });

@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import type { V1Pod } from '@kubernetes/client-node';
 import { SluiceError } from '@sluice/contract';
 import { Command, Option } from 'commander';
 import { readObject, readText } from '../lib/files.ts';
@@ -42,6 +41,7 @@ export function injectCommand(plan: Plan): Command {
       plan(async (io) => {
         const { parseAllDocuments, stringify } = await import('yaml');
         const { inject } = await import('@sluice/xds-server/inject/template');
+        const { asPod } = await import('@sluice/xds-server/inject/shape');
         const config = await settings(options);
         const text = options.file === '-' ? readFileSync(0, 'utf8') : readText(options.file, '--file');
         const printed: string[] = [];
@@ -52,8 +52,7 @@ export function injectCommand(plan: Plan): Command {
           const object = document.toJS() as Record<string, unknown> | null;
           if (object === null) continue;
           const path = typeof object.kind === 'string' ? TEMPLATES[object.kind] : undefined;
-          const pod = path && (at(object, path) as V1Pod | undefined);
-          const result = pod?.spec && inject(pod, config);
+          const result = path && inject(asPod(at(object, path), [where, ...path].join('.')), config);
           if (result?.type === 'refused') {
             const { code, message, hint } = result.error;
             throw new SluiceError(code, `${where}: ${message}`, { hint });

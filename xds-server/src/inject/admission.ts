@@ -1,6 +1,7 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import { type ErrorCode, SluiceError } from '@sluice/contract';
 import type { Injection } from './config.ts';
+import { asPod } from './shape.ts';
 import { type Injected, inject } from './template.ts';
 
 const API_VERSION = 'admission.k8s.io/v1';
@@ -40,7 +41,7 @@ export interface Reviewed {
 
 /**
  * The answer to an AdmissionReview. It has no effect but the answer, so a dry run gets the same.
- * Throws INPUT_INVALID for what is no AdmissionReview of v1 with a request.
+ * Throws INPUT_INVALID for what is no AdmissionReview of v1 with a request, or whose object has no Pod's form.
  */
 export function review(body: unknown, config: Injection): Reviewed {
   const { apiVersion, kind, request } = (body ?? {}) as {
@@ -66,7 +67,7 @@ export function review(body: unknown, config: Injection): Reviewed {
     const why = `${operation} of ${resource?.resource}: only Pods that are created get a sidecar`;
     return { review: answer({ allowed: true }), result: 'skipped', why };
   }
-  const result = inject(object, config);
+  const result = inject(asPod(object, 'request.object'), config);
   if (result.type === 'refused') {
     const { code, message, hint } = result.error;
     const status = HTTP_STATUS[code] ?? 403;

@@ -15,7 +15,9 @@ export function additions(before: V1Pod, after: V1Pod): AddOperation[] {
   const [was, is] = [before.metadata?.annotations, after.metadata?.annotations];
   const operations: AddOperation[] = [];
   const add = (path: string, value: unknown) => operations.push({ op: 'add', path, value });
-  if (was === undefined) add('/metadata/annotations', is);
+  // An empty key of a YAML file is null.
+  if (!before.metadata) add('/metadata', after.metadata);
+  else if (!was) add('/metadata/annotations', is);
   else {
     for (const [key, value] of Object.entries(is ?? {})) {
       if (!Object.hasOwn(was, key)) add(`/metadata/annotations/${escaped(key)}`, value);

@@ -97,6 +97,7 @@ test.each([
   ['null', 'null', {}, 400],
   ['another version', JSON.stringify({ apiVersion: 'admission.k8s.io/v1beta1', kind: 'AdmissionReview' }), {}, 400],
   ['no uid', asking(pod, { uid: undefined }), {}, 400],
+  ['no Pod', asking({ spec: { containers: 7 } } as unknown as V1Pod), {}, 400],
   ['another path', asking(pod), { path: '/other' }, 404],
   ['another method', asking(pod), { method: 'PUT' }, 405],
   ['another type', asking(pod), { type: 'text/plain' }, 415],

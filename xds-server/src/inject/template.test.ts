@@ -167,6 +167,14 @@ test('what is taken already is refused by name', () => {
   expect(text(annotated({ 'sluice.dev/status': '{"container":"proxy"}' }))).toContain('annotation sluice.dev/status');
 });
 
+test('what is empty in a file is null', () => {
+  for (const metadata of [null, { name: 'shop', annotations: null, labels: null }]) {
+    const before = { ...pod(), metadata } as unknown as V1Pod;
+    const { pod: after, patch } = injected(before);
+    expect(apply(before, patch)).toEqual(after);
+  }
+});
+
 test('warnings for what works otherwise than one may think', () => {
   const { warnings } = injected(pod({ restartPolicy: 'Never', securityContext: { runAsUser: 1337 } }));
   expect(warnings).toHaveLength(2);

@@ -67,7 +67,7 @@ export function stepNew(state: NewState, event: NewEvent): NewStep {
     case 'unable':
       return refuse(state, event.trouble);
     default: {
-      const trouble = troubleOf(event, EXPECTED[state.phase]);
+      const trouble = troubleOf(event, state.phase, EXPECTED);
       // It was told that this side accepts, and may have stopped by now: to stop here too could leave nobody.
       if (state.phase === 'released') return own({ ...state, trouble });
       // It said that it accepts no more, and waits for nothing but our word.

@@ -51,11 +51,11 @@ export function stepOld(state: OldState, event: OldEvent): OldStep {
       return { state: { ...state, phase: 'released' }, effects: [{ type: 'send', message: { type: 'released' } }] };
     case 'timeout':
     case 'broken': {
-      const trouble = troubleOf(event, EXPECTED[state.phase]);
+      const trouble = troubleOf(event, state.phase, EXPECTED);
       return fail(state, trouble, refusal(trouble.code, trouble.message));
     }
     case 'gone':
-      return fail(state, troubleOf(event, EXPECTED[state.phase]));
+      return fail(state, troubleOf(event, state.phase, EXPECTED));
   }
 }
 

@@ -6,7 +6,7 @@ import { connectUnix } from '../native/unix-stream.ts';
 import { checkPeer, FdChannel } from './channel.ts';
 import type { Listener } from './give.ts';
 import { type NewEffect, type NewEvent, type NewState, newSide, stepNew } from './new-side.ts';
-import { errorOf, type Trouble } from './trouble.ts';
+import { TransferError, type Trouble } from './trouble.ts';
 
 /** Longest time in each phase, ms. `serving` is the caller's own: it ends the process of its own start. */
 export const NEW_BOUNDS: Readonly<Record<'offer' | 'fds' | 'released', number>> = {
@@ -67,7 +67,8 @@ export async function takeWhenFree(
     } catch (thrown) {
       const error = toSluiceError(thrown);
       // Nothing was offered yet: it had just been taken over by another one, which offers next.
-      const left = error.code === 'LISTEN_FD_BROKEN' && error.message.startsWith('expected an offer');
+      const { mishap } = error instanceof TransferError ? error : {};
+      const left = mishap?.type === 'gone' && mishap.phase === 'offer';
       if (left) gone += 1;
       const again = error.code === 'UPGRADE_CONFLICT' || (left && gone <= 3);
       if (!again || performance.now() + wait > end) throw error;
@@ -173,7 +174,7 @@ class NewTransfer implements Taking {
         this.#channel.close();
         const { phase, trouble, released } = this.#state;
         if (phase === 'done') return this.#onEnd.resolve({ released });
-        const error = errorOf(trouble ?? { code: 'INTERNAL', message: 'the transfer ended' });
+        const error = new TransferError(trouble ?? { code: 'INTERNAL', message: 'the transfer ended' });
         this.#onServe.reject(error);
         this.#onEnd.reject(error);
       }

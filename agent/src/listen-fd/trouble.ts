@@ -5,6 +5,8 @@ import type { Refused } from './messages.ts';
 export interface Trouble {
   readonly code: ErrorCode;
   readonly message: string;
+  /** What happened, and in which phase of this side; absent where a message was wrong. */
+  readonly mishap?: { readonly type: Mishap['type']; readonly phase: string };
 }
 
 /** What can happen to either side besides a message. */
@@ -16,12 +18,12 @@ export type Mishap =
   /** It sent what no message is, too much, or does not read. */
   | { readonly type: 'broken'; readonly trouble: Trouble };
 
-export function troubleOf(event: Mishap, during: string): Trouble {
-  if (event.type === 'broken') return event.trouble;
-  if (event.type === 'gone') {
-    return { code: 'LISTEN_FD_BROKEN', message: `expected ${during}, found that the other side has gone` };
-  }
-  return { code: 'LISTEN_FD_BROKEN', message: `expected ${during}, found nothing within the bound` };
+/** `expected`: what each phase waits for, in words. */
+export function troubleOf<P extends string>(event: Mishap, phase: P, expected: Readonly<Record<P, string>>): Trouble {
+  const mishap = { type: event.type, phase };
+  if (event.type === 'broken') return { ...event.trouble, mishap };
+  const found = event.type === 'gone' ? 'that the other side has gone' : 'nothing within the bound';
+  return { code: 'LISTEN_FD_BROKEN', message: `expected ${expected[phase]}, found ${found}`, mishap };
 }
 
 export function troubleOfRefusal({ code, message }: Refused): Trouble {
@@ -29,6 +31,12 @@ export function troubleOfRefusal({ code, message }: Refused): Trouble {
   return { code: known, message: `the other side refused: ${message}` };
 }
 
-export function errorOf({ code, message }: Trouble): SluiceError {
-  return new SluiceError(code, message);
+/** A transfer that failed, with what happened to it. */
+export class TransferError extends SluiceError {
+  readonly mishap: Trouble['mishap'];
+
+  constructor({ code, message, mishap }: Trouble) {
+    super(code, message);
+    this.mishap = mishap;
+  }
 }

@@ -13,7 +13,8 @@ import { KubeClient } from '@sluice/xds-server/kube/client';
 import { STATE_KINDS } from '@sluice/xds-server/kube/state-crds';
 import { SILENT } from '@sluice/xds-server/log';
 import { newRollout } from '@sluice/xds-server/rollout/state';
-import { STORE_CONFORMANCE } from '@sluice/xds-server/store/conformance';
+import { STORE_CONFORMANCE, sampleUpgrade } from '@sluice/xds-server/store/conformance';
+import { RECORD_CHUNKS } from '@sluice/xds-server/store/resource-api';
 import { ResourceStore } from '@sluice/xds-server/store/resource-store';
 import type { Store } from '@sluice/xds-server/store/store';
 import { checkAgainstModel } from '@sluice/xds-server/testing/store-model';
@@ -102,6 +103,17 @@ it('a leader whose term is over writes no rollout of a HotUpgrade any more', asy
   for (const seen of [version, newer])
     await expect(old.updateRollout(late, seen, [])).rejects.toMatchObject({ code: 'ROLLOUT_CONFLICT' });
   expect((await next.rollout('r'))?.state.reason).toBe('goes on');
+});
+
+it('what an upgrade and a rollout had in chunks goes with them: the garbage collector’s work', async () => {
+  const { namespace, open: openStore } = await subject();
+  const store = await openStore();
+  await store.insertUpgrade(sampleUpgrade('a', { phase: 'Done' }), []);
+  await store.appendEnded('a', [], 1);
+  const { items } = await client.list(RECORD_CHUNKS, { namespace });
+  expect(items).toHaveLength(1);
+  await store.prune('edge', 0);
+  for (const one of items) await cluster.client.gone(one);
 });
 
 it('an upgrade costs so many requests', async () => {

@@ -121,6 +121,11 @@ function stateError(error: unknown, { kind, apiVersion }: Kind, limitMs: number)
     // Not there yet, overloaded, or without its etcd: https://kubernetes.io/docs/reference/using-api/api-concepts/
     if (error.status >= 500 || error.status === 429)
       return new SluiceError('KUBE_AWAY', error.message, { cause: error });
+    // An API server that starts knows nobody's rights yet, and nobody: what is refused now it takes a second later.
+    if (error.status === 401 || error.status === 403) {
+      const hint = 'where it stays so: has the controller the rights of deploy/rbac?';
+      return new SluiceError('KUBE_AWAY', error.message, { cause: error, hint });
+    }
     if (error.status === 413) return new SluiceError('TOO_LARGE', `${kind}: ${error.message}`, { cause: error });
     // Of an object that is missing it says which; of a kind that is missing it says nothing.
     if (error.status === 404 && error.message.includes('could not find the requested resource')) {

@@ -2,6 +2,7 @@ import type { RecordEntry } from '@sluice/contract';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { untilThere } from '../drain/persist.ts';
+import { KubeError } from '../kube/client.ts';
 import { SILENT } from '../log.ts';
 import { FakeKube } from '../testing/fake-kube.ts';
 import { checkAgainstModel } from '../testing/store-model.ts';
@@ -88,6 +89,20 @@ describe('with an API server whose answers are lost', () => {
     await store.ping();
     await store.close();
   });
+});
+
+it('rights that an API server does not know yet are waited for: it starts, and refuses everybody', async () => {
+  const { kube, open } = subject();
+  const store = await open();
+  const { version } = await store.insertUpgrade(sampleUpgrade('a'), []);
+  const forbidden = () => Promise.reject(new KubeError(403, 'Forbidden', 'meshproxies is forbidden'));
+  const { replace, list } = kube;
+  Object.assign(kube, { replace: forbidden, list: forbidden });
+  const written = store.updateUpgrade(sampleUpgrade('a', { phase: 'Done' }), version, []);
+  await expect(written).rejects.toMatchObject({ code: 'KUBE_AWAY', hint: expect.stringContaining('deploy/rbac') });
+  await expect(store.agents()).rejects.toMatchObject({ code: 'KUBE_AWAY' });
+  Object.assign(kube, { replace, list });
+  await store.updateUpgrade(sampleUpgrade('a', { phase: 'Done' }), version, []);
 });
 
 describe('a read while the API server is away', () => {

@@ -192,6 +192,56 @@ it('agents are spread; those of a dead replica go to the next owners, and back w
   stop.abort();
 });
 
+it('the leader, which has the proxy, is alone cut off from the API server: another one goes on with its drain', async () => {
+  const { id: leader } = await replicas.leader();
+  const proxy = await replicas.proxy(replicas.nameFor(leader, 'cut'), await envoyBinary('1.38.3'));
+  const load = newConnections(proxy.port, 100);
+  const held = await HeldClients.open(proxy.port);
+  const made = await replicas.call<UpgradeView>('POST', '/upgrades', {
+    proxy: proxy.name,
+    to: await envoyBinary('1.40.0'),
+    policy: { http1: { silentIdleGraceMs: 20_000 } },
+  });
+  await replicas.phase(made.id, ['Draining']);
+  replicas.cutOff(leader);
+  const others = replicas.running.filter((id) => id !== leader);
+  const next = replicas.owner(proxy.name, others);
+  const at = `http://127.0.0.1:${replicas.one(next).apiPort}`;
+  await until(
+    'its agent is at the next owner',
+    async () => {
+      const { agents } = await replicas.call<ProxyView>('GET', `/proxies/${proxy.name}`, undefined, at);
+      return agents[0]?.replica === next || undefined;
+    },
+    { limitMs: 60_000 },
+  );
+  const done = await until(
+    'the upgrade is done',
+    async () => {
+      const view = await replicas.call<UpgradeView>('GET', `/upgrades/${made.id}`, undefined, at);
+      return view.phase === 'Done' ? view : undefined;
+    },
+    { limitMs: 60_000 },
+  );
+  once(done);
+  expect(done.connections?.cut).toEqual([]);
+  expect((await replicas.leader()).id).not.toBe(leader);
+  neverTwo();
+  await replicas.heal(leader);
+  await replicas.linked(proxy.name);
+  await until(
+    'its agent is at its first owner again',
+    async () => {
+      const { agents } = await replicas.call<ProxyView>('GET', `/proxies/${proxy.name}`, undefined, at);
+      return agents[0]?.replica === leader || undefined;
+    },
+    { limitMs: 60_000 },
+  );
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  held.close();
+  replicas.endProxy(proxy);
+});
+
 it('the API server is away for 60 s in mid-drain: nothing is lost, every replica says so, nobody leads', async () => {
   const { id: leader } = await replicas.leader();
   const proxy = await replicas.proxy(replicas.nameFor(leader, 'away'), await envoyBinary('1.38.3'));

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import type { Phase, ProxyView, UpgradeView } from '@sluice/contract';
@@ -21,6 +21,10 @@ interface Replica {
   readonly id: string;
   readonly apiPort: number;
   readonly xdsPort: number;
+  /** Its way to the API server. */
+  readonly kubeconfig: string;
+  readonly kubePort: number;
+  kube: Balancer;
   child: Child;
 }
 
@@ -50,7 +54,6 @@ export class Replicas {
   readonly #balancers: readonly Balancer[];
   readonly #agents: KeeperProcess[] = [];
   readonly #dirs: string[] = [];
-  readonly #kubeconfig: string;
   #killAt: { readonly id: string; readonly phase: Phase; readonly killed: (at: number) => void } | undefined;
 
   static async start(cluster: Cluster, block: Block, count = 3): Promise<Replicas> {
@@ -73,10 +76,14 @@ export class Replicas {
     }
     // With exactly the rights that it has in production.
     const kubeconfig = await cluster.serviceAccountKubeconfig(REPLICA_NAMESPACE, ACCOUNT);
+    const apiServer = Number(new URL(cluster.url).port);
     const all: Replica[] = [];
     for (let n = 0; n < count; n++) {
-      const ports = { apiPort: await block.port(), xdsPort: await block.port() };
-      all.push({ id: `sluice-controller-${n}`, ...ports, child: undefined as unknown as Child });
+      const ports = { apiPort: await block.port(), xdsPort: await block.port(), kubePort: await block.port() };
+      const own = path.join(block.dir, `replica-${n}.kubeconfig`);
+      writeFileSync(own, readFileSync(kubeconfig, 'utf8').replace(cluster.url, `https://127.0.0.1:${ports.kubePort}`));
+      const kube = await Balancer.start(ports.kubePort, [apiServer]);
+      all.push({ id: `sluice-controller-${n}`, ...ports, kubeconfig: own, kube, child: undefined as unknown as Child });
     }
     const upstreamPort = await block.port();
     const upstream = http.createServer((request, response) => {
@@ -98,7 +105,7 @@ export class Replicas {
     ];
     mkdirSync(path.join(block.dir, 'resources'));
     writeFileSync(path.join(block.dir, 'envoy.json'), '{}');
-    const replicas = new Replicas({ cluster, block, all, upstream, upstreamPort, balancers, kubeconfig });
+    const replicas = new Replicas({ cluster, block, all, upstream, upstreamPort, balancers });
     for (const one of all) await replicas.startOne(one.id);
     return replicas;
   }
@@ -110,9 +117,7 @@ export class Replicas {
     upstream: http.Server;
     upstreamPort: number;
     balancers: readonly Balancer[];
-    kubeconfig: string;
   }) {
-    this.#kubeconfig = parts.kubeconfig;
     this.cluster = parts.cluster;
     this.all = parts.all;
     this.#block = parts.block;
@@ -132,7 +137,7 @@ export class Replicas {
     const config = {
       kubernetes: {
         namespace: REPLICA_NAMESPACE,
-        kubeconfig: this.#kubeconfig,
+        kubeconfig: one.kubeconfig,
         replica: { id, leaseSeconds: LEASE_SECONDS },
       },
       apiAddress: `127.0.0.1:${one.apiPort}`,
@@ -154,6 +159,16 @@ export class Replicas {
     this.one(id).child.kill('SIGKILL');
     await this.one(id).child.ended;
     for (const term of this.terms) if (term.id === id) term.until ??= Date.now();
+  }
+
+  /** Takes the API server away from that replica alone. */
+  cutOff(id: string): void {
+    this.one(id).kube.stop();
+  }
+
+  async heal(id: string): Promise<void> {
+    const one = this.one(id);
+    one.kube = await Balancer.start(one.kubePort, [Number(new URL(this.cluster.url).port)]);
   }
 
   /** As soon as that replica says that an upgrade has entered that phase. Resolves with the time, epoch milliseconds. */
@@ -256,7 +271,7 @@ export class Replicas {
     for (const agent of this.#agents) agent.child.kill('SIGKILL');
     for (const { child } of this.all) child?.kill('SIGKILL');
     for (const dir of this.#dirs) endEpochs(dir);
-    for (const balancer of this.#balancers) balancer.stop();
+    for (const balancer of [...this.#balancers, ...this.all.map(({ kube }) => kube)]) balancer.stop();
     this.#upstream.closeAllConnections();
     this.#upstream.close();
   }

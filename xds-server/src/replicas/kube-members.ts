@@ -29,6 +29,7 @@ const XDS_ANNOTATION = 'sluice.dev/xds';
 /** Term of the leader, on its own Lease: where calls that are for it are passed on to. */
 const TERM_ANNOTATION = 'sluice.dev/term';
 export const leaseName = (id: string): string => `sluice-replica-${id}`;
+const ASK_MS = 3_000;
 /** One that nobody renewed for so long is nobody's any more, and is removed. */
 const FORGET_MS = 60 * 60_000;
 
@@ -53,6 +54,8 @@ export class KubeMembers implements Membership {
   readonly #terms = new Map<string, number>();
   #fence: number | undefined;
   #renewNow = new AbortController();
+  /** The others are heard by the API server, and this one is not. */
+  #cutOff = false;
 
   constructor(client: KubeClient, options: KubeMembersOptions) {
     this.#client = client;
@@ -141,8 +144,31 @@ export class KubeMembers implements Membership {
       await this.#client.apply(LEASES, lease, { signal: limit }).catch((thrown) => {
         if (!signal.aborted) log.warn({ error: toSluiceError(thrown).message }, 'replica: not renewed; again later');
       });
+      if (Date.now() - this.#heardAt > leaseSeconds * 1_000) await this.#askOthers(signal);
       await pause(renewMs * (0.9 + 0.2 * Math.random()), AbortSignal.any([signal, this.#renewNow.signal]));
     }
+  }
+
+  /**
+   * Nothing was heard for so long that this replica is over for the others, if they hear each other. One that is ready has its state:
+   * then only this one is cut off, and its proxies go where the others say they belong. If none is, nobody can go on, and all stays.
+   */
+  async #askOthers(signal: AbortSignal): Promise<void> {
+    if (this.#cutOff) return;
+    const others = [...this.#seen.values()].filter(({ id }) => id !== this.self);
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)]);
+    const asked = others.map(async ({ api }) => {
+      const { ok } = await fetch(`${api}/readyz`, { signal: limit });
+      if (!ok) throw new Error('not ready');
+    });
+    const ready = await Promise.any(asked).then(
+      () => true,
+      () => false,
+    );
+    if (!ready || signal.aborted) return;
+    this.#cutOff = true;
+    this.#options.log.warn({}, 'replica: cut off from the API server, which others reach: its proxies go to them');
+    this.#look();
   }
 
   #changed({ metadata, spec }: Lease): void {
@@ -160,6 +186,7 @@ export class KubeMembers implements Membership {
     if (id === this.self && at === now) {
       this.#contact = heardSelf(this.#contact, now, this.#gapMs);
       this.#heardAt = Date.now();
+      this.#cutOff = false;
       this.#forget();
     }
     this.#look();
@@ -173,7 +200,9 @@ export class KubeMembers implements Membership {
 
   #look(): void {
     if (this.#end.signal.aborted) return;
-    const live = [...this.#seen.values()].filter((one) => one.id === this.self || isLive(one, this.#contact));
+    const live = [...this.#seen.values()].filter((one) =>
+      one.id === this.self ? !this.#cutOff : isLive(one, this.#contact),
+    );
     const members = live.map(({ id, api, xds }) => ({ id, api, xds })).sort((a, b) => (a.id < b.id ? -1 : 1));
     if (JSON.stringify(members) === JSON.stringify(this.#members)) return;
     this.#members = members;

@@ -1,11 +1,11 @@
 import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
 import { wasmPath } from '@sluice/wasm-filter';
-import { LINGERS_MS, overBudget } from '../epochs/cost.ts';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
 import { writeOrder } from '../epochs/order-file.ts';
 import { pressureForAll, writePressure } from '../levers/pressure.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
+import { weighLingering } from './budget.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import {
   noteDrain,
@@ -140,7 +140,7 @@ export class Drains {
 
   #onVerdict(old: Epoch, verdict: Verdict, alone: boolean): void {
     if (!tellVerdict(this.#context, old, verdict)) return;
-    this.#budget();
+    weighLingering(this.#context);
     // What policy gives up at its limit is not protected any more: the verdict says so.
     if (alone && verdict.safe) {
       const { log } = this.#context;
@@ -177,29 +177,6 @@ export class Drains {
     draining.close(crashed);
     draining.ended.flush();
     this.#clear(old);
-  }
-
-  /** Of the lingering epochs the cheapest are given up when all together hold more than policy allows. */
-  #budget(): void {
-    const lingering = this.#context.registry.all().flatMap(({ number, drain }) => {
-      const { cost, holding } = drain?.verdict ?? {};
-      if (drain === undefined || cost === undefined) return [];
-      const { budgetMiB } = drain.policy.memory;
-      const { privateBytes } = cost;
-      const lingers = this.#context.now() - (drain.orderAppliedAt ?? Number.POSITIVE_INFINITY) >= LINGERS_MS;
-      return [{ epoch: number, privateBytes, holding: holding ?? 0, since: number, budgetMiB, lingers }];
-    });
-    const over = overBudget(lingering);
-    for (const { number, drain } of this.#context.registry.all()) {
-      if (drain === undefined || drain.overBudget === over.includes(number)) continue;
-      drain.overBudget = over.includes(number);
-      this.#context.log(
-        'warn',
-        drain.overBudget ? 'over the memory budget: this epoch is given up' : 'within the memory budget again',
-        { epoch: number },
-      );
-      drain.poke();
-    }
   }
 
   #later(old: Epoch, ms: number, task: () => void): void {

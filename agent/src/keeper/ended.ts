@@ -1,8 +1,8 @@
 import { appendFileSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { ENDED_BATCH, type EndedConnection } from '@sluice/contract';
-import type { Epoch } from '../epochs/epoch.ts';
-import type { KeeperContext } from './context.ts';
+import type { AnyEpoch } from '../epochs/live-epoch.ts';
+import type { FrontContext } from './front.ts';
 
 const FLUSH_MS = 500;
 
@@ -11,15 +11,15 @@ const FLUSH_MS = 500;
  * folder, which is all there is without a controller, and in batches to the controller.
  */
 export class EndedOutbox {
-  readonly #context: KeeperContext;
-  readonly #old: Epoch;
+  readonly #context: Pick<FrontContext, 'send' | 'log'>;
+  readonly #old: AnyEpoch;
   readonly #upgradeId: string;
   #items: EndedConnection[] = [];
   #dropped = 0;
   #droppedSaid = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(context: KeeperContext, old: Epoch, upgradeId: string) {
+  constructor(context: Pick<FrontContext, 'send' | 'log'>, old: AnyEpoch, upgradeId: string) {
     this.#context = context;
     this.#old = old;
     this.#upgradeId = upgradeId;

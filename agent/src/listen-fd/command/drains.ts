@@ -1,5 +1,6 @@
 import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
 import type { ResetReport } from '../../epochs/run-folder.ts';
+import { weighLingering } from '../../keeper/budget.ts';
 import {
   noteDrain,
   type OpenDrain,
@@ -9,12 +10,14 @@ import {
   takeOrder,
   tellVerdict,
 } from '../../keeper/drain-parts.ts';
+import { EndedOutbox } from '../../keeper/ended.ts';
 import { announceEpochs } from '../../keeper/front.ts';
 import { resetEpoch } from '../../keeper/resets.ts';
 import type { CommandContext } from './context.ts';
 import type { CommandEpoch } from './epoch.ts';
 
 interface Draining extends OpenDrain {
+  readonly ended: EndedOutbox;
   readonly ownOrder: NodeJS.Timeout | undefined;
 }
 
@@ -33,20 +36,22 @@ export class Drains {
   /** `old` accepts no more. Idempotent; also goes on with a drain that an earlier agent began. */
   begin(old: CommandEpoch, upgradeId: string, given: DrainPolicy, alone = this.#context.alone): void {
     if (old.drain) return;
-    const { now, send } = this.#context;
+    const { now } = this.#context;
     const policy = completePolicy(given);
     noteDrain(old, upgradeId, policy, now());
+    const ended = new EndedOutbox(this.#context, old, upgradeId);
     const open = openDrain(this.#context, old, {
       policy,
       onVerdict: (verdict) => this.#onVerdict(old, verdict, alone),
-      onEnded: (items, dropped) => send({ type: 'ended', upgradeId, epoch: old.number, items, dropped }),
+      onEnded: (items, dropped) => ended.add(items, dropped),
+      begun: ended.begun(),
     });
     void old.gone.then(() => open.watch.poke());
     const { order, orderAppliedAt = now() } = old.meta;
     if (order) open.watch.applied(order, orderAppliedAt);
     const give = () => this.apply(ownOrder(old, upgradeId, policy, now()), 'local');
     const timer = order ? undefined : setTimeout(give, alone ? 0 : OWN_ORDER_AFTER_MS);
-    this.#draining.set(old.number, { ...open, ownOrder: timer });
+    this.#draining.set(old.number, { ...open, ended, ownOrder: timer });
     announceEpochs(this.#context);
   }
 
@@ -73,13 +78,17 @@ export class Drains {
   }
 
   #onVerdict(old: CommandEpoch, verdict: Verdict, alone: boolean): void {
-    if (!tellVerdict(this.#context, old, verdict) || !alone || !verdict.safe) return;
+    if (!tellVerdict(this.#context, old, verdict)) return;
+    weighLingering(this.#context);
+    if (!alone || !verdict.safe) return;
     const { log } = this.#context;
     this.reset(old.meta.endedBy ?? '', old.number).catch((e) => log('warn', 'reset refused', { error: String(e) }));
   }
 
   #clear(old: CommandEpoch): void {
-    clearTimeout(this.#draining.get(old.number)?.ownOrder);
+    const { ownOrder, ended } = this.#draining.get(old.number) ?? {};
+    clearTimeout(ownOrder);
+    ended?.flush();
     this.#draining.delete(old.number);
     old.drain?.stop();
   }

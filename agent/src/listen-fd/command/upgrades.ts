@@ -1,7 +1,7 @@
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { SluiceError, type UpgradeTarget } from '@sluice/contract';
+import { completePolicy, type DrainPolicy, SluiceError, type UpgradeTarget } from '@sluice/contract';
 import { resolveBinary } from '../../keeper/config.ts';
 import { type Checked, reportServing, Starts, type UpgradeRequest } from '../../keeper/starts.ts';
 import { failed, passed } from '../../preflight/result.ts';
@@ -9,6 +9,7 @@ import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import type { CommandEpoch } from './epoch.ts';
 import { runCommand } from './launch.ts';
+import { checkCommandPolicy } from './policy.ts';
 import { fill } from './spec.ts';
 import { startEpoch, versionOf } from './start.ts';
 
@@ -33,7 +34,7 @@ export class Upgrades {
   }
 
   /** Nothing of the serving epoch is touched. */
-  async check(target: UpgradeTarget): Promise<Checked> {
+  async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
     const { config, spec, sockets, registry } = this.#context;
     const serving = registry.serving();
     const from = serving && { from: serving.meta.version };
@@ -55,7 +56,7 @@ export class Upgrades {
         ...from,
       };
     }
-    const checks = [passed('method', METHOD), passed('binary', binary)];
+    const checks = [passed('method', METHOD), passed('binary', binary), checkCommandPolicy(completePolicy(policy))];
     if (spec.check === undefined) checks.push(passed('configuration', `${file}, not checked: no check is configured`));
     else {
       const words = { BINARY: binary, CONFIG: file, DIR: config.dir };

@@ -76,7 +76,7 @@ export default defineConfig({
           include: ['test/deploy/**/*.test.ts'],
           globalSetup: ['test/harness/deploy/setup.ts'],
           testTimeout: 180_000,
-          hookTimeout: 300_000,
+          hookTimeout: 600_000,
           fileParallelism: false,
         },
       },

@@ -1,19 +1,13 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type {
-  KubernetesObject,
-  V1ConfigMap,
-  V1CustomResourceDefinition,
-  V1Deployment,
-  V1Pod,
-} from '@kubernetes/client-node';
+import type { KubernetesObject, V1ConfigMap, V1CustomResourceDefinition, V1Deployment } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parse, stringify } from 'yaml';
-import { apiService } from '../harness/deploy/api-service.ts';
 import { bindPods } from '../harness/deploy/binder.ts';
 import { buildImages, parseDockerfile, ROOT } from '../harness/deploy/dockerfile.ts';
 import { imageFromDockerfile } from '../harness/deploy/layers.ts';
 import { CHART, helm, SYSTEM, type Values } from '../harness/deploy/render.ts';
+import { Services } from '../harness/deploy/services.ts';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
 import { Node } from '../harness/k8s/node.ts';
@@ -27,13 +21,13 @@ if (missing !== undefined) console.log(`skipped: ${missing}`);
 const it = test.skipIf(missing !== undefined);
 
 const IMAGE = 'sluice.test/controller';
-const VALUES: Values = { replicas: 1, image: { repository: IMAGE, pullPolicy: 'Never' } };
+const VALUES: Values = { replicas: 2, image: { repository: IMAGE, pullPolicy: 'Never' } };
 const RELEASE = ['--namespace', SYSTEM, '--wait', '--timeout', '120s'];
 
 let block: Block;
 let cluster: Cluster;
 let node: Node;
-let api: Awaited<ReturnType<typeof apiService>>;
+let services: Services;
 let binder: ReturnType<typeof bindPods>;
 /** The chart as an older release of it would be: its CRD has a column less. */
 let older: string;
@@ -45,7 +39,7 @@ beforeAll(async () => {
   const file = parseDockerfile(readFileSync(path.join(ROOT, 'deploy/images/controller.Dockerfile'), 'utf8'));
   cluster = await Cluster.start(block);
   node = await Node.start(cluster, { images: [imageFromDockerfile(file, `${IMAGE}:0.1.0`, built)] });
-  api = await apiService(cluster, node);
+  services = await Services.start(cluster, node);
   binder = bindPods(cluster, [node.name]);
   // Nothing that this level forbids may be in the chart: the API server refuses such Pods.
   await cluster.namespace(SYSTEM, { 'pod-security.kubernetes.io/enforce': 'restricted' });
@@ -54,7 +48,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   binder?.stop();
-  await api?.stop();
+  await services?.stop();
   await node?.stop();
   await cluster?.stop();
   await block?.release();
@@ -107,11 +101,11 @@ it('helm install: the controller is ready, as a user that is not root, with a ro
   const notes = await release('install', 'sluice', older, ...RELEASE);
   expect(notes).toContain(`SLUICE_CONTROLLER=http://sluice-controller.${SYSTEM}:18080`);
   const { items } = await cluster.client.core.listNamespacedPod({ namespace: SYSTEM });
-  const [pod] = items as [V1Pod];
-  expect(items).toHaveLength(1);
-  const answer = await fetch(`http://${pod.status?.podIP}:18080/readyz`);
-  expect(await answer.json()).toEqual({ status: 'ok' });
-  expect(await (await fetch(`http://${pod.status?.podIP}:18080/metrics`)).text()).toContain('sluice_build_info');
+  expect(items).toHaveLength(2);
+  for (const { status } of items) {
+    expect(await (await fetch(`http://${status?.podIP}:18080/readyz`)).json()).toEqual({ status: 'ok' });
+    expect(await (await fetch(`http://${status?.podIP}:18080/metrics`)).text()).toContain('sluice_build_info');
+  }
   const version = await cluster.kubectl(
     '-n',
     SYSTEM,
@@ -141,7 +135,11 @@ it('the controller leads, sees HotUpgrades and writes their status, with the rig
   expect(seen.status?.fence).toBeGreaterThan(0);
   const holder = ['-n', SYSTEM, 'get', 'lease', 'sluice-controller', '-o', 'jsonpath={.spec.holderIdentity}'];
   expect(await cluster.kubectl(...holder)).toMatch(/^sluice-controller-/);
-  const said = await cluster.kubectl('-n', SYSTEM, 'logs', 'deployment/sluice-controller');
+  const { items } = await cluster.client.core.listNamespacedPod({ namespace: SYSTEM });
+  const leases = (await cluster.kubectl('-n', SYSTEM, 'get', 'leases', '-o', 'name')).split('\n');
+  for (const { metadata } of items) expect(leases).toContainEqual(expect.stringContaining(`${metadata?.name}`));
+  const logs = items.map(({ metadata }) => cluster.kubectl('-n', SYSTEM, 'logs', metadata?.name ?? ''));
+  const said = (await Promise.all(logs)).join('');
   expect(said).not.toMatch(/[Ff]orbidden/);
   expect(said.split('\n').filter((line) => /"level":[56]0/.test(line))).toEqual([]);
 });
@@ -155,7 +153,7 @@ it('helm upgrade: new Pods for a new config, and the CRDs of the new release', a
   expect(await level()).toBe('debug');
   const { metadata, status } = await deployment();
   expect(metadata?.generation).toBeGreaterThan(before);
-  expect(status).toMatchObject({ observedGeneration: metadata?.generation, readyReplicas: 1, updatedReplicas: 1 });
+  expect(status).toMatchObject({ observedGeneration: metadata?.generation, readyReplicas: 2, updatedReplicas: 2 });
 });
 
 it('helm upgrade: values that the schema refuses change nothing', async () => {
@@ -172,7 +170,7 @@ it('helm rollback: the release from before', async () => {
   await release('rollback', 'sluice', '1', ...RELEASE);
   expect(await level()).toBe('info');
   expect(await columns()).not.toContain('Target');
-  expect((await deployment()).status?.readyReplicas).toBe(1);
+  expect((await deployment()).status?.readyReplicas).toBe(2);
 });
 
 it('helm uninstall: the CRDs stay, and with them the HotUpgrades', async () => {

@@ -6,7 +6,7 @@ import type { ImageSpec, Layer } from '../k8s/images.ts';
 
 const run = promisify(execFile);
 export const ROOT = path.resolve(import.meta.dirname, '../../..');
-const BUILD_MS = 280_000;
+const BUILD_MS = 500_000;
 
 export interface Instruction {
   readonly name: string;

@@ -105,7 +105,7 @@ it('a leader whose term is over writes no rollout of a HotUpgrade any more', asy
   expect((await next.rollout('r'))?.state.reason).toBe('goes on');
 });
 
-it('what an upgrade and a rollout had in chunks goes with them: the garbage collector’s work', async () => {
+it('what an upgrade had in chunks goes with it: the garbage collector’s work', async () => {
   const { namespace, open: openStore } = await subject();
   const store = await openStore();
   await store.insertUpgrade(sampleUpgrade('a', { phase: 'Done' }), []);

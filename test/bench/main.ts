@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { type Bench, type BenchResult, holds, showCheck } from './bench.ts';
+import { fleetBench } from './fleet.ts';
 import { flipsBench } from './flips.ts';
 import { handoverBench } from './handover.ts';
 import { pacingBench } from './pacing.ts';
@@ -15,6 +16,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   pacing: pacingBench,
   reset: resetBench,
   handover: handoverBench,
+  fleet: fleetBench,
 };
 
 /** 0: every check holds; 1: one does not; 2: used wrongly. */

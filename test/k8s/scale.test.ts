@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { told } from '../bench/fleet.ts';
 import { type FleetCost, LargeFleets, sum } from '../harness/k8s/large-fleet.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
 
@@ -15,27 +16,14 @@ beforeAll(async () => {
 });
 afterAll(() => fleets?.stop());
 
-function told({ pods, joining, upgrade, seconds, cpuSeconds }: FleetCost): string {
-  const list = (counts: ReadonlyMap<string, number>) =>
-    [...counts]
-      .filter(([, count]) => count > 0)
-      .sort(([, a], [, b]) => b - a)
-      .map(([what, count]) => `${what} ${(count / pods).toFixed(2)}`)
-      .join(', ');
-  return [
-    `${pods} Pods: ${seconds.toFixed(1)} s, CPU ${((1_000 * cpuSeconds) / pods).toFixed(1)} ms a Pod`,
-    `  joining: ${(sum(joining) / pods).toFixed(2)} requests a Pod: ${list(joining)}`,
-    `  upgrade: ${(sum(upgrade) / pods).toFixed(2)} requests a Pod: ${list(upgrade)}`,
-  ].join('\n');
-}
-
 it(`requests for a Pod are as many among ${LARGE} Pods as among ${SMALL}`, async () => {
   const small = await fleets.upgrade(SMALL, 60_000);
   console.log(told(small));
-  const large = await fleets.upgrade(LARGE, 240_000);
+  const large = await fleets.upgrade(LARGE, 400_000);
   console.log(told(large));
-  const perPod = (cost: FleetCost, of: 'joining' | 'upgrade') => sum(cost[of]) / cost.pods;
-  for (const of of ['joining', 'upgrade'] as const) {
-    expect(perPod(large, of) / perPod(small, of), of).toBeLessThanOrEqual(1.2);
-  }
-}, 400_000);
+  const ratio = (of: (cost: FleetCost) => number) => of(large) / large.pods / (of(small) / small.pods);
+  expect(ratio((cost) => sum(cost.upgrade))).toBeLessThanOrEqual(1.2);
+  // Two patches of the Pod, what its agents and its upgrade write; found were 11 to 12.
+  expect(sum(large.upgrade) / large.pods).toBeLessThan(15);
+  expect(ratio((cost) => sum(cost.joining) + sum(cost.upgrade))).toBeLessThanOrEqual(1.2);
+}, 600_000);

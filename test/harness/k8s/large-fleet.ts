@@ -23,8 +23,9 @@ export interface FleetCost {
   readonly upgrade: ReadonlyMap<string, number>;
   /** From the HotUpgrade until it was Done. */
   readonly seconds: number;
-  /** CPU of the controller meanwhile. */
-  readonly cpuSeconds: number;
+  /** CPU meanwhile. */
+  readonly controllerSeconds: number;
+  readonly apiServerSeconds: number;
 }
 
 /** A real API server and a real controller, with Pods and agents that are said to run. */
@@ -84,7 +85,8 @@ export class LargeFleets {
       { limitMs, everyMs: 250 },
     );
     const joined = await this.#quiet();
-    const cpu = await this.#cpu();
+    const cpuOf = async () => [await this.#controllerCpu(), await this.#apiServerCpu()] as const;
+    const [controllerBefore, apiServerBefore] = await cpuOf();
     const begun = Date.now();
     const hotUpgrade: KubernetesObject & { spec: object } = {
       apiVersion: API_VERSION,
@@ -113,9 +115,16 @@ export class LargeFleets {
     });
     if (last?.phase !== 'Done') throw new Error(`${pods} Pods: ${last?.phase}: ${last?.reason}`);
     const seconds = (Date.now() - begun) / 1_000;
-    const cpuSeconds = (await this.#cpu()) - cpu;
+    const [controllerAfter, apiServerAfter] = await cpuOf();
     const upgraded = await this.#quiet();
-    return { pods, joining: less(joined, before), upgrade: less(upgraded, joined), seconds, cpuSeconds };
+    return {
+      pods,
+      joining: less(joined, before),
+      upgrade: less(upgraded, joined),
+      seconds,
+      controllerSeconds: controllerAfter - controllerBefore,
+      apiServerSeconds: apiServerAfter - apiServerBefore,
+    };
   }
 
   async #create(app: string, count: number): Promise<void> {
@@ -143,11 +152,16 @@ export class LargeFleets {
     return counts;
   }
 
-  async #cpu(): Promise<number> {
-    const text = await (await fetch(`${this.#api}/metrics`)).text();
-    return Number(/^process_cpu_seconds_total (\S+)/m.exec(text)?.[1]);
+  async #controllerCpu(): Promise<number> {
+    return cpuIn(await (await fetch(`${this.#api}/metrics`)).text());
+  }
+
+  async #apiServerCpu(): Promise<number> {
+    return cpuIn(await this.#cluster.client.text('/metrics'));
   }
 }
+
+const cpuIn = (metrics: string): number => Number(/^process_cpu_seconds_total (\S+)/m.exec(metrics)?.[1]);
 
 function pod(app: string, n: number): V1Pod {
   return {

@@ -9,12 +9,13 @@ import {
   type V1Secret,
 } from '@kubernetes/client-node';
 import { startController } from '@sluice/xds-server';
+import { SECRETS, WEBHOOKS } from '@sluice/xds-server/inject/certificate-keeper';
 import { webhookConfiguration } from '@sluice/xds-server/inject/configuration';
 import { type Injector, startInjection } from '@sluice/xds-server/inject/index';
 import { injectionStatus } from '@sluice/xds-server/inject/template';
 import { webhookSchema } from '@sluice/xds-server/inject/webhook-config';
 import { issue, makeAuthority } from '@sluice/xds-server/inject/x509';
-import { KubeClient } from '@sluice/xds-server/kube/client';
+import { isReason, KubeClient, pathOf } from '@sluice/xds-server/kube/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 import type { ApiError } from '../harness/k8s/client.ts';
@@ -216,6 +217,36 @@ it('another webhook that gives a Pod a proxy after us: the Pod is refused, for w
     other.closeAllConnections();
     other.close();
   }
+});
+
+it('the rights reach to its own Secret and its own configuration, and no further', async () => {
+  const config = new KubeConfig();
+  config.loadFromFile(await cluster.serviceAccountKubeconfig(SYSTEM, 'sluice-controller'));
+  const client = new KubeClient(config);
+  const said = async (call: Promise<unknown>) =>
+    call.then(
+      () => 'allowed',
+      (error) => (isReason(error, 'Forbidden') ? 'forbidden' : 'allowed'),
+    );
+  const name = 'sluice-webhook';
+  const asked = {
+    own: await said(client.get(SECRETS, { namespace: SYSTEM, name })),
+    another: await said(client.get(SECRETS, { namespace: SYSTEM, name: 'another' })),
+    all: await said(client.list(SECRETS, { namespace: SYSTEM })),
+    elsewhere: await said(client.get(SECRETS, { namespace: 'shop', name })),
+    configuration: await said(client.get(WEBHOOKS, { name: 'sluice-injection' })),
+    'another configuration': await said(client.patch(WEBHOOKS, { name: 'another' }, 'merge', {})),
+    'to delete it': await said(client.json('DELETE', pathOf(WEBHOOKS, { name: 'sluice-injection' }))),
+  };
+  expect(asked).toEqual({
+    own: 'allowed',
+    another: 'forbidden',
+    all: 'forbidden',
+    elsewhere: 'forbidden',
+    configuration: 'allowed',
+    'another configuration': 'forbidden',
+    'to delete it': 'forbidden',
+  });
 });
 
 /** A new connection, as an API server makes it that knows this caBundle. */

@@ -9,7 +9,26 @@ export interface AsideOptions {
 
 /** So long it may wait for a core that nobody wants; on one that is never idle it would wait for ever. */
 const IDLE_MS = 3_000;
+/** After one that waited in vain the next ones do not try. */
+const BUSY_MS = 60_000;
 const MAX_OUTPUT = 1024 * 1024;
+
+let busyUntil = 0;
+
+/**
+ * Tries `work` in what others leave of the cores: `idleMs` is how long it may take then. Where it does not end in time, or where
+ * nothing was left a moment ago, it is done as an equal. `work` resolves to undefined when its time is over.
+ */
+export async function idleFirst<T>(
+  work: (idleMs: number | undefined) => Promise<T | undefined>,
+): Promise<T | undefined> {
+  if (performance.now() >= busyUntil) {
+    const done = await work(IDLE_MS);
+    if (done !== undefined) return done;
+    busyUntil = performance.now() + BUSY_MS;
+  }
+  return work(undefined);
+}
 
 /**
  * Runs a binary to learn something of it, and the Envoy that serves beside it does not feel it: only in what that leaves
@@ -20,12 +39,16 @@ export async function runAside(
   args: readonly string[],
   { timeoutMs, signal }: AsideOptions,
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
-  try {
-    return await run(binary, args, { timeoutMs: IDLE_MS, signal, idle: true });
-  } catch (error) {
-    if ((error as { killed?: boolean }).killed !== true || signal?.aborted === true) throw error;
-    return run(binary, args, { timeoutMs, signal, idle: false });
-  }
+  const done = await idleFirst(async (idleMs) => {
+    try {
+      return await run(binary, args, { timeoutMs: idleMs ?? timeoutMs, signal, idle: idleMs !== undefined });
+    } catch (error) {
+      const late = (error as { killed?: boolean }).killed === true && signal?.aborted !== true;
+      if (late && idleMs !== undefined) return undefined;
+      throw error;
+    }
+  });
+  return done as NonNullable<typeof done>;
 }
 
 function run(

@@ -1,12 +1,11 @@
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { SluiceError } from '@sluice/contract';
+import { idleFirst } from './aside.ts';
 import type { Inside } from './look.ts';
 import type { LookQuestion } from './look-worker.ts';
 import { oncePerBinary } from './once.ts';
 
-/** As in aside.ts: on cores that are never idle an idle thread would wait for ever. */
-const IDLE_MS = 3_000;
 const LIMIT_MS = 30_000;
 
 /**
@@ -14,7 +13,7 @@ const LIMIT_MS = 30_000;
  * cores. Throws PREFLIGHT_BINARY when it can not be read.
  */
 export const inside = oncePerBinary(async (binary: string): Promise<Inside> => {
-  const found = (await ask({ binary, idle: true }, IDLE_MS)) ?? (await ask({ binary, idle: false }, LIMIT_MS));
+  const found = await idleFirst((idleMs) => ask({ binary, idle: idleMs !== undefined }, idleMs ?? LIMIT_MS));
   if (found !== undefined) return found;
   throw new SluiceError('PREFLIGHT_BINARY', `expected to read ${binary}, found no end within ${LIMIT_MS} ms`);
 });

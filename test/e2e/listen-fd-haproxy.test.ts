@@ -4,89 +4,33 @@ import net from 'node:net';
 import path from 'node:path';
 import { isAlive, signal } from '@sluice/agent/epochs/proc';
 import { CommandFolder, type CommandMeta } from '@sluice/agent/listen-fd/command/epoch';
-import type { EpochStatus, UpgradeView } from '@sluice/contract';
-import { afterEach, expect, test } from 'vitest';
+import type { UpgradeView } from '@sluice/contract';
+import { afterEach, expect } from 'vitest';
 import { CliAgent } from '../harness/cli-agent.ts';
 import { ControllerProcess } from '../harness/controller.ts';
 import { dieAfterAccepting } from '../harness/half-transfer.ts';
-import { findHaproxy, HAPROXY_COMMAND, type HaproxyConfig, haproxyConfig } from '../harness/haproxy.ts';
 import { type ConnectFailure, ConnectionLog } from '../harness/load/connections.ts';
 import { Http1Client } from '../harness/load/http1.ts';
 import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { TcpClient } from '../harness/load/session.ts';
-import { type Block, claimBlock } from '../harness/ports.ts';
 import { until } from '../harness/process.ts';
-import { spawnUpstream, type UpstreamHandle } from '../harness/upstream/handle.ts';
+import { TcpEcho } from '../harness/tcp-echo.ts';
+import {
+  agents,
+  block,
+  busy,
+  closeRigs,
+  controllers,
+  epochsOf,
+  haproxy,
+  header,
+  it,
+  rig,
+  upstream,
+} from './haproxy-rig.ts';
 
-const haproxy = await findHaproxy();
-if (haproxy.missing !== undefined) console.log(`skipped: ${haproxy.missing}`);
-const it = test.skipIf(haproxy.binary === undefined);
-
-let block: Block;
-let upstream: UpstreamHandle;
-const agents: CliAgent[] = [];
-const controllers: ControllerProcess[] = [];
-
-afterEach(async () => {
-  for (const agent of agents.splice(0)) {
-    agent.child.kill();
-    await agent.child.ended;
-    for (const folder of CommandFolder.all(path.join(agent.dir, 'epochs'))) {
-      const meta = folder.readMeta();
-      // A worker of HAProxy ends with its master.
-      if (meta) signal(meta, 'SIGKILL');
-    }
-  }
-  for (const controller of controllers.splice(0)) await controller.kill();
-  await upstream?.stop();
-  await block?.release();
-});
-
-interface Rig {
-  readonly agent: CliAgent;
-  readonly ports: { readonly http: number; readonly h2: number; readonly tcp: number };
-  readonly config: { readonly dir: string } & Record<string, unknown>;
-  /** Writes another configuration; its path. */
-  write(name: string, more?: Partial<HaproxyConfig>): Promise<string>;
-  upgrade(bootstrap: string): Promise<void>;
-  epochs(): Promise<EpochStatus[]>;
-}
-
-async function rig(more: Record<string, unknown> = {}, first: Partial<HaproxyConfig> = {}): Promise<Rig> {
-  block = await claimBlock();
-  upstream = await spawnUpstream(block);
-  const ports = { http: await block.port(), h2: await block.port(), tcp: await block.port() };
-  const write = async (name: string, changes: Partial<HaproxyConfig> = {}) => {
-    const file = path.join(block.dir, `${name}.cfg`);
-    await writeFile(file, haproxyConfig({ name, upstream: upstream.ports, ...changes }));
-    return file;
-  };
-  const listen = { HTTP: `127.0.0.1:${ports.http}`, H2: `127.0.0.1:${ports.h2}`, TCP: `127.0.0.1:${ports.tcp}` };
-  const config = {
-    proxy: 'edge',
-    dir: path.join(block.dir, 'run'),
-    envoy: haproxy.binary,
-    bootstrap: await write('A', first),
-    command: { ...HAPROXY_COMMAND, listen },
-    ...more,
-  };
-  const agent = await CliAgent.start(config);
-  agents.push(agent);
-  return {
-    agent,
-    ports,
-    config,
-    write,
-    upgrade: async (bootstrap) => {
-      await agent.sluice('agent', 'upgrade', '--to', haproxy.binary as string, '--bootstrap', bootstrap);
-    },
-    epochs: async () => {
-      const text = await agent.sluice('agent', 'status', '-o', 'json');
-      return (JSON.parse(text) as { epochs: EpochStatus[] }).epochs;
-    },
-  };
-}
+afterEach(closeRigs);
 
 it("A to B to A under load: every request is answered, a TCP session lives through both, each old one ends by the kernel's verdict", async () => {
   const { agent, ports, write, upgrade, epochs } = await rig();
@@ -205,10 +149,6 @@ it('an agent that is killed leaves HAProxy serving; its successor adopts it and 
   await next.line('started again', (line) => line.back === true);
   expect(await header(ports.http)).toBe('A');
 });
-
-async function epochsOf(agent: CliAgent): Promise<EpochStatus[]> {
-  return (JSON.parse(await agent.sluice('agent', 'status', '-o', 'json')) as { epochs: EpochStatus[] }).epochs;
-}
 
 it('through the controller: preflight, start, order, verdict, reset, rollback; what an override cuts is named', async () => {
   const { agent, ports, config, write } = await rig();
@@ -336,66 +276,8 @@ function refused(port: number): Promise<boolean> {
   });
 }
 
-/** A TCP connection that asks when it is told to, and must not be cut. */
-class TcpEcho {
-  readonly ids: string[] = [];
-  /** `ip:port` of the client. */
-  readonly local: string;
-  readonly #socket: net.Socket;
-  #data = '';
-
-  private constructor(socket: net.Socket) {
-    this.#socket = socket;
-    this.local = `${socket.localAddress}:${socket.localPort}`;
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      this.#data += chunk;
-    });
-    socket.on('error', () => {});
-  }
-
-  static async open(port: number): Promise<TcpEcho> {
-    const socket = net.connect(port, '127.0.0.1');
-    await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-    const echo = new TcpEcho(socket);
-    await echo.echo('at first');
-    return echo;
-  }
-
-  async echo(text: string): Promise<void> {
-    const id = `held/${text}/${Date.now()}`;
-    this.ids.push(id);
-    this.#socket.write(`${id}\n`);
-    while (!this.#data.endsWith(`${id}\n`)) {
-      if (this.#socket.destroyed || this.#socket.readableEnded) throw new Error(`cut before the echo of ${text}`);
-      await Promise.race([
-        new Promise((resolve) => this.#socket.once('data', resolve)),
-        new Promise((resolve) => this.#socket.once('close', resolve)),
-      ]);
-    }
-  }
-
-  async close(): Promise<void> {
-    this.#socket.end();
-    await new Promise((resolve) => this.#socket.once('close', resolve));
-  }
-}
-
 /** A body spread over `ms`; resolves with its length. Rejects when it is cut. */
 async function slowDownload(port: number, ms: number): Promise<number> {
   const response = await fetch(`http://127.0.0.1:${port}/echo?size=69999&slow=${ms}`);
   return (await response.arrayBuffer()).byteLength;
-}
-
-async function header(port: number): Promise<string | null> {
-  const response = await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } });
-  await response.arrayBuffer();
-  return response.headers.get('x-config');
-}
-
-/** Until each client has had some more answers. */
-async function busy(clients: readonly { tally: { total: number } }[]): Promise<void> {
-  const before = clients.map(({ tally }) => tally.total);
-  const few = 20;
-  while (clients.some(({ tally }, i) => tally.total < (before[i] ?? 0) + few))
-    await new Promise((r) => setTimeout(r, 50));
 }

@@ -1,122 +1,27 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  type ExplainView,
-  NdjsonDecoder,
-  type Phase,
-  type ProxyView,
-  type UpgradeView,
-  type WatchItem,
-} from '@sluice/contract';
+import type { ExplainView, ProxyView, UpgradeView } from '@sluice/contract';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { ControllerConfig } from './config.ts';
-import { SILENT } from './log.ts';
-import { type StartedController, startController } from './main.ts';
-import { epochStatus, FakeAgent, verdict } from './testing/fake-agent.ts';
+import {
+  api,
+  begin,
+  close,
+  connect,
+  controller,
+  during,
+  ended,
+  folder,
+  open,
+  passed,
+  reaches,
+  served,
+  serving,
+  start,
+  toDraining,
+} from './testing/controller-rig.ts';
+import { epochStatus, type FakeAgent, verdict } from './testing/fake-agent.ts';
 
-let folder: string;
-let controller: StartedController;
-const agents: FakeAgent[] = [];
-
-async function start(more: ControllerConfig = {}): Promise<void> {
-  controller = await startController(
-    {
-      apiAddress: '127.0.0.1:0',
-      xdsAddress: '127.0.0.1:0',
-      state: join(folder, 'state.db'),
-      ...more,
-    },
-    { log: SILENT },
-  );
-}
-
-beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'sluice-controller-'));
-  await start();
-});
-afterEach(async () => {
-  for (const agent of agents.splice(0)) agent.close();
-  await controller.close();
-  rmSync(folder, { recursive: true, force: true });
-});
-
-async function connect(hello?: Parameters<typeof FakeAgent.connect>[1]): Promise<FakeAgent> {
-  const agent = await FakeAgent.connect(controller.apiPort, hello);
-  agents.push(agent);
-  return agent;
-}
-
-async function api<T>(method: string, path: string, body?: unknown): Promise<{ status: number; body: T }> {
-  const response = await fetch(`http://127.0.0.1:${controller.apiPort}/api/v1${path}`, {
-    method,
-    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
-  });
-  return { status: response.status, body: (await response.json()) as T };
-}
-
-/** Follows the watch until an upgrade is in that phase. */
-async function reaches(id: string, phase: Phase): Promise<UpgradeView> {
-  const response = await fetch(`http://127.0.0.1:${controller.apiPort}/api/v1/watch`);
-  const decoder = new NdjsonDecoder();
-  for await (const chunk of response.body!) {
-    for (const item of decoder.push(chunk) as unknown as WatchItem[]) {
-      if (item.kind !== 'upgrade' || item.upgrade.id !== id || item.upgrade.phase !== phase) continue;
-      // Leaving the loop cancels the body, which closes the connection.
-      return item.upgrade;
-    }
-  }
-  throw new Error('the watch ended');
-}
-
-const serving = [epochStatus(0, 'serving')];
-const during = (upgradeId: string) => [
-  epochStatus(0, 'draining', { upgradeId }),
-  epochStatus(1, 'serving', { upgradeId }),
-];
-const served = (upgradeId: string) =>
-  ({
-    type: 'serving',
-    upgradeId,
-    epoch: 1,
-    oldEpoch: 0,
-    from: '1.38.3',
-    to: '1.40.0',
-    at: Date.now(),
-    method: 'hot-restart',
-  }) as const;
-const passed = (upgradeId: string) =>
-  ({
-    type: 'preflight',
-    upgradeId,
-    ok: true,
-    checks: [{ name: 'binary', ok: true, found: 'runs' }],
-    from: '1.38.3',
-    to: '1.40.0',
-  }) as const;
-const ended = (upgradeId: string) =>
-  ({ type: 'reset', upgradeId, epoch: 0, at: Date.now(), old: 3, drained: 3, cut: [] }) as const;
-
-async function begin(): Promise<{ agent: FakeAgent; id: string }> {
-  const agent = await connect({ epochs: serving });
-  await agent.next('welcome');
-  const { status, body } = await api<UpgradeView>('POST', '/upgrades', { proxy: 'edge', to: '1.40.0' });
-  expect(status).toBe(201);
-  return { agent, id: body.id };
-}
-
-async function toDraining(): Promise<{ agent: FakeAgent; id: string }> {
-  const { agent, id } = await begin();
-  await agent.next('preflight');
-  agent.send(passed(id));
-  expect(await agent.next('start')).toMatchObject({ upgradeId: id, target: { to: '1.40.0' } });
-  agent.send({ type: 'epochs', epochs: during(id) });
-  agent.send(served(id));
-  expect(await agent.next('drain')).toMatchObject({
-    order: { epoch: 0, version: expect.any(Number), action: 'drain' },
-  });
-  return { agent, id };
-}
+beforeEach(open);
+afterEach(close);
 
 describe('an upgrade over the real link', () => {
   it('goes from Idle to Done, and its record tells the story', async () => {

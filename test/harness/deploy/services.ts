@@ -27,6 +27,7 @@ export class Services {
 
   static async start(cluster: Cluster, node: Node): Promise<Services> {
     const services = new Services(cluster, node);
+    await services.forget();
     await services.open('default', 'kubernetes');
     await services.answerNames();
     return services;
@@ -45,11 +46,17 @@ export class Services {
       for (const chain of [['PREROUTING', '-s', this.gateway.replace(/\.1$/, '.0/24')], ['OUTPUT']]) {
         const match = ['-d', spec?.clusterIP ?? '', '-p', 'tcp', '--dport', String(port)];
         const rule = [...chain, ...match, '-j', 'DNAT', '--to-destination', at];
-        // Before one that a killed run has left.
         await run('iptables', ['-w', '5', '-t', 'nat', '-I', ...rule]);
         this.rules.push(rule);
       }
     }
+  }
+
+  /** Rules that a killed run of this block has left. */
+  private async forget(): Promise<void> {
+    const { stdout } = await run('iptables', ['-w', '5', '-t', 'nat', '-S']);
+    const left = stdout.split('\n').filter((rule) => rule.includes(`--to-destination ${this.gateway}:`));
+    for (const rule of left) await run('iptables', ['-w', '5', '-t', 'nat', ...rule.replace('-A', '-D').split(' ')]);
   }
 
   async stop(): Promise<void> {

@@ -3,6 +3,7 @@ import { OpenKruiseProvider } from '@sluice/xds-server/kube/open-kruise-driver';
 import type { Provider } from '@sluice/xds-server/kube/provider';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
+import { applySet } from '../harness/k8s/kruise.ts';
 import { MeshCluster } from '../harness/k8s/mesh-cluster.ts';
 import { EMPTY_IMAGE, loadApp, sluice } from '../harness/k8s/mesh-images.ts';
 import { podReady, watchReadiness } from '../harness/k8s/pods.ts';
@@ -76,7 +77,7 @@ it('in place, three times in a row: nothing fails, inbound and outbound, and no 
 });
 
 it('by OpenKruise, three times in a row: the same', async () => {
-  await mesh.cluster.client.apply(sidecarSet(sluice('1.39.3'), labels, mesh.controller));
+  await applySet(mesh.cluster, sidecarSet(sluice('1.39.3'), labels, mesh.controller));
   await mesh.cluster.client.apply(appPod({ name: 'shop', node: mesh.node.name, labels, app: loadApp(mesh.world) }));
   const { podIP = '' } = (await podReady(mesh.cluster, 'shop')).status ?? {};
   await cycle('shop', new OpenKruiseProvider(mesh.kube, 'sidecar'), podIP);

@@ -7,7 +7,7 @@ import type { AgentWords, FleetWish, PodStep, Slot } from '@sluice/xds-server/ku
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
-import { startKruise } from '../harness/k8s/kruise.ts';
+import { applySet, startKruise } from '../harness/k8s/kruise.ts';
 import { Node } from '../harness/k8s/node.ts';
 import { podReady } from '../harness/k8s/pods.ts';
 import { SHELL_EMPTY, shellImage, shellImages, shellPod, shellSet } from '../harness/k8s/shell-pair.ts';
@@ -59,7 +59,7 @@ function runs(name: string, one: string, two: string): Promise<V1Pod> {
 
 it('the real OpenKruise injects a pair into a real Pod, upgrades it and resets the old one', async () => {
   const labels = { app: 'alone' };
-  await cluster.client.apply(shellSet('one', labels));
+  await applySet(cluster, shellSet('one', labels));
   await cluster.client.apply(shellPod('alone', node.name, labels));
   const before = await podReady(cluster, 'alone');
   expect(images(before)).toEqual({ 'proxy-1': 'one', 'proxy-2': 'empty', app: 'empty' });
@@ -114,7 +114,7 @@ async function step(name: string, version: string, words: AgentWords, type: PodS
 
 it('OpenKruise takes the Pod whose turn it is and no other, and none while it is paused', async () => {
   provider = new OpenKruiseProvider(client, 'shop');
-  await cluster.client.apply(shellSet('one', SHOP));
+  await applySet(cluster, shellSet('one', SHOP));
   for (const name of ['shop-a', 'shop-b', 'shop-c']) await cluster.client.apply(shellPod(name, node.name, SHOP));
   for (const name of ['shop-a', 'shop-b', 'shop-c']) await podReady(cluster, name);
 

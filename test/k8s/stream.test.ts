@@ -2,6 +2,7 @@ import type { V1Pod } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
 import { type GrpcStream, grpcStream } from '../harness/k8s/grpc-stream.ts';
+import { applySet } from '../harness/k8s/kruise.ts';
 import { MeshCluster } from '../harness/k8s/mesh-cluster.ts';
 import { bare, EMPTY_IMAGE, late, loadApp, sluice } from '../harness/k8s/mesh-images.ts';
 import { APP_PORTS } from '../harness/k8s/mesh-ports.ts';
@@ -55,7 +56,7 @@ async function upgraded(name: string, from: string, to: string, more: SetOptions
   const { client } = mesh.cluster;
   const labels = { app: name };
   const set = (image: string) => sidecarSet(image, labels, { name, graceSeconds: GRACE_S, ...more });
-  await client.apply(set(from));
+  await applySet(mesh.cluster, set(from));
   const app = loadApp(mesh.world);
   await client.apply(appPod({ name, node: mesh.node.name, labels, graceSeconds: GRACE_S, app }));
   const { podIP = '' } = (await podReady(mesh.cluster, name)).status ?? {};

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import type { V1MutatingWebhookConfiguration } from '@kubernetes/client-node';
+import type { KubernetesObject, V1MutatingWebhookConfiguration } from '@kubernetes/client-node';
 import { type Child, until } from '../process.ts';
 import { startBound } from './bound.ts';
 import type { Cluster } from './cluster.ts';
@@ -68,6 +68,19 @@ export async function startKruise(cluster: Cluster): Promise<Child> {
     throw error;
   }
   return manager;
+}
+
+/**
+ * Applies a SidecarSet, and waits until OpenKruise has seen it: its webhook reads a copy, and a Pod that is made before would get no
+ * sidecar.
+ */
+export async function applySet(cluster: Cluster, set: KubernetesObject): Promise<void> {
+  const { metadata } = await cluster.client.apply(set);
+  await cluster.client.watch<KubernetesObject & { status?: { observedGeneration?: number } }, true>(
+    '/apis/apps.kruise.io/v1alpha1/sidecarsets',
+    ({ object }) => (object.status?.observedGeneration ?? 0) >= (metadata?.generation ?? 0) || undefined,
+    { fieldSelector: `metadata.name=${metadata?.name}` },
+  );
 }
 
 async function applyManifests(cluster: Cluster): Promise<void> {

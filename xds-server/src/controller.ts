@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   type AgentMessage,
+  type DrainPolicy,
   type EpochStatus,
   type ProxyView,
   type RolloutEntry,
@@ -106,7 +107,7 @@ export async function openController(
     agents,
     orders,
     log,
-    policy: (proxy) => kube?.view.policyOf(proxy) ?? config.policy,
+    policy: (proxy) => policyOf(proxy),
     owns: (proxy) => ownership.owns(proxy),
     onUpgrade: (state) => {
       hub.publish({ kind: 'upgrade', upgrade: upgradeView(state) });
@@ -159,6 +160,7 @@ export async function openController(
       ...shown,
     });
   place?.fenced?.(() => kube?.fence);
+  const policyOf = (proxy: string): DrainPolicy => kube?.view.policyOf(proxy) ?? config.policy;
   /** Those of HotUpgrades are the leader's. */
   const desk: Pick<Rollouts, 'create' | 'find' | 'event'> = {
     create: async (spec) => rollouts.require().create(spec),
@@ -237,7 +239,7 @@ export async function openController(
       case 'propose':
         guarded(
           'the proposed upgrade',
-          driver.create({ proxy, target: message.target, policy: config.policy, slot, reason: message.reason }),
+          driver.create({ proxy, target: message.target, policy: policyOf(proxy), slot, reason: message.reason }),
         );
         return;
       case 'crashed':

@@ -16,26 +16,24 @@ import type { RolloutState } from '../rollout/state.ts';
 import type { Store } from '../store/store.ts';
 import type { KubeClient } from './client.ts';
 import { isReason } from './client.ts';
-import { nextConditions } from './conditions.ts';
 import { type Happening, tell } from './events.ts';
 import {
-  DRAIN_POLICIES,
-  FINALIZER,
   HOT_UPGRADES,
   type HotUpgrade,
   type HotUpgradeStatus,
   type Problem,
-  parsed,
   podsOf,
   policyOf,
   rolloutSpecOf,
 } from './hotupgrade.ts';
 import { decideHotUpgrade } from './hotupgrade-decide.ts';
 import { conditionEvents, eventOf } from './hotupgrade-events.ts';
+import { withFinalizer, withoutFinalizer } from './hotupgrade-finalizer.ts';
 import { statusOf } from './hotupgrade-status.ts';
 import { withoutMissing } from './installed-crds.ts';
 import { KubeFleet, type PodsSeen } from './kube-fleet.ts';
 import type { KubeView } from './kube-view.ts';
+import { judgePolicy } from './reconcile-policies.ts';
 import type { Providers } from './reconcile-providers.ts';
 import { ReconcileQueue } from './reconcile-queue.ts';
 import type { Words } from './words.ts';
@@ -74,7 +72,11 @@ export class Reconciler {
   readonly #policies: ReconcileQueue;
   /** The newest rollout of each HotUpgrade, by its uid. */
   readonly #states = new Map<string, RolloutState>();
-  readonly #written = new Map<string, { readonly status: HotUpgradeStatus; readonly at: number }>();
+  /** What was written last, by key; of one that is made anew under the same name nothing was. */
+  readonly #written = new Map<
+    string,
+    { readonly uid: string; readonly status: HotUpgradeStatus; readonly at: number }
+  >();
   #telling: Promise<void> = Promise.resolve();
 
   constructor(options: ReconcilerOptions) {
@@ -102,7 +104,12 @@ export class Reconciler {
       log.warn({ key, waitMs, err: toSluiceError(error) }, 'not reconciled: again later');
     const gapMs = (key: string): number => gapOf(this.#written.get(key)?.status.total ?? 0);
     this.#queue = new ReconcileQueue({ work: (key) => this.#reconcile(key), onError, gapMs, signal });
-    this.#policies = new ReconcileQueue({ work: (key) => this.#judge(key), onError, gapMs: () => 100, signal });
+    this.#policies = new ReconcileQueue({
+      work: (key) => judgePolicy(options, key),
+      onError,
+      gapMs: () => 100,
+      signal,
+    });
   }
 
   /** Takes up what an earlier leader left. Rejects when the store can not be read. */
@@ -213,8 +220,12 @@ export class Reconciler {
     const [namespace = '', name = ''] = key.split('/');
     const seen = view.hotUpgrade(namespace, name);
     if (seen === undefined) return this.#forget(key);
-    const hup = await this.#held(seen);
-    const uid = hup.metadata?.uid ?? '';
+    const uid = seen.metadata?.uid ?? '';
+    if (this.#written.get(key)?.uid !== uid) this.#written.delete(key);
+    const held = await withFinalizer(this.#options, seen);
+    const written = this.#written.get(key)?.status;
+    // The informer may not have seen yet what was written here last.
+    const hup = written === undefined ? held : { ...held, status: written };
     const missing = this.#options.missing().HotUpgrade ?? [];
     const deleting = hup.metadata?.deletionTimestamp !== undefined;
     const { problem: wrong, spec } = this.#resolve(hup);
@@ -239,7 +250,7 @@ export class Reconciler {
       between,
       endedBadly: endedBadly(hup),
     });
-    if (decision.type === 'release') return this.#release(hup);
+    if (decision.type === 'release') return withoutFinalizer(this.#options, hup);
     try {
       if (decision.type === 'create') this.#remember(await this.rollouts.create(decision.spec));
       if (decision.type === 'event' && before !== undefined) {
@@ -279,30 +290,6 @@ export class Reconciler {
     return { problem: { reason: 'MetricsUnavailable', message } };
   }
 
-  /** With our finalizer: it is there before the first Pod is touched. */
-  async #held(hup: HotUpgrade): Promise<HotUpgrade> {
-    const { finalizers = [], deletionTimestamp } = hup.metadata ?? {};
-    if (deletionTimestamp !== undefined || finalizers.includes(FINALIZER)) return hup;
-    return this.#finalizers(hup, [...finalizers, FINALIZER]);
-  }
-
-  async #release(hup: HotUpgrade): Promise<void> {
-    const { finalizers = [] } = hup.metadata ?? {};
-    if (!finalizers.includes(FINALIZER)) return;
-    await this.#finalizers(
-      hup,
-      finalizers.filter((one) => one !== FINALIZER),
-    );
-  }
-
-  #finalizers({ metadata }: HotUpgrade, finalizers: readonly string[]): Promise<HotUpgrade> {
-    const { client, signal } = this.#options;
-    const { namespace, name, resourceVersion } = metadata ?? {};
-    // With the version that was seen: somebody else's finalizer is not lost.
-    const change = { metadata: { resourceVersion, finalizers } };
-    return client.patch<HotUpgrade>(HOT_UPGRADES, { namespace, name }, 'merge', change, signal);
-  }
-
   #forget(key: string): void {
     this.#written.delete(key);
     this.#queue.forget(key);
@@ -328,32 +315,7 @@ export class Reconciler {
       if (isReason(thrown, 'NotFound')) return;
       throw thrown;
     }
-    this.#written.set(key, { status, at: Date.now() });
-  }
-
-  /** The status of a DrainPolicy: whether the controller takes it. */
-  async #judge(key: string): Promise<void> {
-    const { view, client, standard, fence, signal } = this.#options;
-    const [namespace = '', name = ''] = key.split('/');
-    const policy = view.drainPolicy(namespace, name);
-    if (policy === undefined) return;
-    const { generation = 0 } = policy.metadata ?? {};
-    const found = parsed(policy.spec, standard, 'spec');
-    const wrong = 'problem' in found ? found.problem : undefined;
-    const finding = {
-      type: 'Accepted',
-      status: wrong === undefined ? ('True' as const) : ('False' as const),
-      reason: wrong?.reason ?? 'Accepted',
-      message: wrong?.message ?? '',
-    };
-    const conditions = nextConditions(policy.status?.conditions ?? [], [finding], generation, new Date());
-    if (policy.status?.observedGeneration === generation && isDeepStrictEqual(policy.status.conditions, conditions)) {
-      return;
-    }
-    const status = { observedGeneration: generation, fence, conditions };
-    const { apiVersion, kind } = DRAIN_POLICIES;
-    const written = { apiVersion, kind, metadata: { namespace, name }, status } as KubernetesObject;
-    await client.apply(DRAIN_POLICIES, written, { subresource: 'status', signal });
+    this.#written.set(key, { uid: hup.metadata?.uid ?? '', status, at: Date.now() });
   }
 }
 

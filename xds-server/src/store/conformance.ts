@@ -1,16 +1,9 @@
 import { deepStrictEqual, rejects, strictEqual } from 'node:assert/strict';
-import {
-  DEFAULT_ANALYSIS,
-  DEFAULT_POLICY,
-  DEFAULT_STRATEGY,
-  type EndedConnection,
-  type Phase,
-  type RecordEntry,
-  type RolloutEntry,
-} from '@sluice/contract';
-import type { UpgradeState } from '../drain/state.ts';
-import { newRollout, type RolloutState } from '../rollout/state.ts';
+import { STORE_LIMITS } from './conformance-limits.ts';
+import { conflict, end, entry, sampleRollout, sampleUpgrade, step } from './conformance-samples.ts';
 import type { AgentRow, Store } from './store.ts';
+
+export { sampleUpgrade } from './conformance-samples.ts';
 
 /** A store under test. `reopen` gives another instance on the same data, as a restarted controller would have. */
 export interface StoreUnderTest {
@@ -23,53 +16,6 @@ export interface ConformanceCase {
   readonly name: string;
   readonly run: (subject: StoreUnderTest) => Promise<void>;
 }
-
-export function sampleUpgrade(id: string, more: Partial<UpgradeState> = {}): UpgradeState {
-  return {
-    id,
-    proxy: 'edge',
-    target: { to: '1.40.0' },
-    policy: DEFAULT_POLICY,
-    createdAt: 1_000,
-    phase: 'Idle',
-    phaseSince: 1_000,
-    reason: 'recorded',
-    attempts: 0,
-    ...more,
-  };
-}
-
-function entry(upgradeId: string, seq: number, phase: Phase = 'Idle'): RecordEntry {
-  return { upgradeId, proxy: 'edge', seq, at: 1_000 + seq, phase, event: 'phase', text: `entry ${seq}` };
-}
-
-function end(id: string, at: number): EndedConnection {
-  return {
-    connection: { epoch: 1, id, peer: 'p:1', local: 'l:1', listener: 'in', protocol: 'http2', openedAt: 0 },
-    at,
-    how: 'left',
-    lever: 'age-pressure',
-    reason: 'told-to-leave',
-    rule: 'default',
-  };
-}
-
-function sampleRollout(id: string, more: Partial<RolloutState> = {}): RolloutState {
-  const spec = {
-    selector: { proxies: ['edge-*'], labels: {} },
-    target: { to: '1.40.0' },
-    policy: DEFAULT_POLICY,
-    strategy: DEFAULT_STRATEGY,
-    analysis: DEFAULT_ANALYSIS,
-  };
-  return { ...newRollout(id, spec, 1_000), ...more };
-}
-
-function step(rolloutId: string, seq: number): RolloutEntry {
-  return { rolloutId, seq, at: 1_000 + seq, phase: 'Progressing', event: 'started', text: `step ${seq}`, member: 'a' };
-}
-
-const conflict = { code: 'UPGRADE_CONFLICT' };
 
 /** What every store must do; the caller runs each case with the test runner of its choice. */
 export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
@@ -264,140 +210,5 @@ export const STORE_CONFORMANCE: readonly ConformanceCase[] = [
       strictEqual((await store.rolloutRecord('r3')).length, 1);
     },
   },
-  {
-    name: 'of several writers with one version one wins',
-    run: async ({ open, reopen }) => {
-      const store = await open();
-      const other = (await reopen?.()) ?? store;
-      const { version } = await store.insertUpgrade(sampleUpgrade('a'), []);
-      const rollout = await store.insertRollout(sampleRollout('r'), []);
-      const tries = [0, 1, 2, 3, 4, 5].map((n) => {
-        const reason = `writer ${n}`;
-        return (n % 2 === 0 ? store : other).updateUpgrade(sampleUpgrade('a', { reason }), version, [entry('a', n)]);
-      });
-      const moves = () =>
-        [0, 1, 2, 3].map((n) => {
-          const reason = `writer ${n}`;
-          return (n % 2 === 0 ? store : other).updateRollout(sampleRollout('r', { reason }), rollout.version, [
-            step('r', n),
-          ]);
-        });
-      await oneWins(tries, conflict);
-      await oneWins(moves(), { code: 'ROLLOUT_CONFLICT' });
-      const [written] = await store.record('a');
-      strictEqual((await store.record('a')).length, 1);
-      strictEqual((await other.upgrade('a'))?.state.reason, `writer ${written?.seq}`);
-      strictEqual((await other.rolloutRecord('r')).length, 1);
-      await oneWins(
-        [store, other, store].map((one) => one.insertUpgrade(sampleUpgrade('b'), [])),
-        conflict,
-      );
-    },
-  },
-  {
-    name: 'takes ids and proxies of any form, and mixes none of them up',
-    run: async ({ open }) => {
-      const store = await open();
-      const odd = [
-        'a',
-        'A',
-        'a.',
-        '.a',
-        'a/b',
-        'a b',
-        'ä',
-        'x-61-x',
-        '-',
-        'a_b',
-        'a'.repeat(250),
-        'a'.repeat(251),
-        'b'.repeat(400),
-      ];
-      for (const [n, id] of odd.entries()) {
-        await store.insertUpgrade(sampleUpgrade(id, { proxy: id, createdAt: n }), [entry(id, 0)]);
-        await store.putAgent({ proxy: id, slot: '1', agentVersion: '1', versions: [], epochs: [], seenAt: n });
-      }
-      for (const id of odd) {
-        strictEqual((await store.upgrade(id))?.state.proxy, id);
-        deepStrictEqual(await store.record(id), [entry(id, 0)]);
-        deepStrictEqual(
-          (await store.upgrades({ proxy: id })).map((one) => one.state.id),
-          [id],
-        );
-      }
-      const rows = [...(await store.agents())].sort((a, b) => a.seenAt - b.seenAt);
-      deepStrictEqual(
-        rows.map(({ proxy }) => proxy),
-        odd,
-      );
-    },
-  },
-  {
-    name: 'keeps what is large: connections that were cut, a long record, a fleet of thousands',
-    run: async ({ open, reopen }) => {
-      const store = await open();
-      const cut = Array.from({ length: 3_000 }, (_, n) => ({ ...end(String(n), n).connection, rule: `rule ${n % 7}` }));
-      const connections = { old: 9_000, drained: 6_000, cut };
-      let { version } = await store.insertUpgrade(sampleUpgrade('a'), []);
-      let { version: moved } = await store.insertRollout(sampleRollout('r'), []);
-      const members = Array.from({ length: 2_000 }, (_, n) => {
-        const name = `shop-7d9c6bf9f4-${n.toString(36)}.shop-${n % 9}`;
-        return {
-          name,
-          zone: `z${n % 3}`,
-          state: 'waiting' as const,
-          since: n,
-          reason: '',
-          failures: 0,
-          crashes: 0,
-          cut: 0,
-        };
-      });
-      for (let n = 0; n < 12; n++) {
-        const entries = Array.from({ length: 100 }, (_, k) => ({
-          ...entry('a', n * 100 + k),
-          text: `${n} ${k} `.repeat(40),
-        }));
-        ({ version } = await store.updateUpgrade(sampleUpgrade('a', { connections, attempts: n }), version, entries));
-        const steps = Array.from({ length: 100 }, (_, k) => ({
-          ...step('r', n * 100 + k),
-          text: `${n} ${k} `.repeat(40),
-        }));
-        ({ version: moved } = await store.updateRollout(sampleRollout('r', { members, stage: n }), moved, steps));
-      }
-      if (reopen !== undefined) await store.close();
-      const again = (await reopen?.()) ?? store;
-      deepStrictEqual((await again.upgrade('a'))?.state, sampleUpgrade('a', { connections, attempts: 11 }));
-      deepStrictEqual((await again.rollout('r'))?.state, sampleRollout('r', { members, stage: 11 }));
-      for (const record of [await again.record('a'), await again.rolloutRecord('r')]) {
-        deepStrictEqual(
-          record.map(({ seq }) => seq),
-          Array.from({ length: 1_200 }, (_, n) => n),
-        );
-        strictEqual(record[1_105]?.text, '11 5 '.repeat(40));
-      }
-    },
-  },
-  {
-    name: 'keeps ends that are told by several at once, thousands of them',
-    run: async ({ open, reopen }) => {
-      const store = await open();
-      const other = (await reopen?.()) ?? store;
-      await store.insertUpgrade(sampleUpgrade('a'), []);
-      const batch = (n: number) => Array.from({ length: 400 }, (_, k) => end(String(n * 300 + k), n * 300 + k));
-      await Promise.all([0, 1, 2, 3].map((n) => (n === 2 ? other : store).appendEnded('a', batch(n), n)));
-      const { items, dropped } = await other.ended('a');
-      deepStrictEqual(
-        items.map(({ connection }) => connection.id),
-        Array.from({ length: 1_300 }, (_, n) => String(n)),
-      );
-      strictEqual(dropped, 3);
-    },
-  },
+  ...STORE_LIMITS,
 ];
-
-async function oneWins(tries: readonly Promise<unknown>[], refusal: { readonly code: string }): Promise<void> {
-  const outcomes = await Promise.allSettled(tries);
-  strictEqual(outcomes.filter(({ status }) => status === 'fulfilled').length, 1);
-  for (const one of outcomes) if (one.status === 'rejected') strictEqual(one.reason.code, refusal.code);
-}

@@ -2,7 +2,7 @@ import { connectionKey, type EndedConnection, MAX_ENDED, SluiceError } from '@sl
 import { isReason } from '../kube/client.ts';
 import type { Log } from '../log.ts';
 import { metadataOf, PROXY_UPGRADES, type StateApi } from './resource-api.ts';
-import { type ChunkSpec, chunksOf, putChunk } from './resource-documents.ts';
+import { type ChunkSpec, chunksOf, putChunk } from './resource-chunks.ts';
 import { Later } from './resource-later.ts';
 import { objectName } from './resource-names.ts';
 import { pack, unpack } from './resource-payload.ts';

@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import diagnostics from 'node:diagnostics_channel';
 import type net from 'node:net';
+import { synsSentAgain } from '../tcp-info.ts';
 
 /** Linux sends a lost SYN again after 1 s: a connect that takes this long was lost once. */
 export const SLOW_CONNECT_MS = 900;
@@ -54,7 +55,7 @@ export class ConnectionLog {
     socket.once('connect', () => {
       socket.off('error', onError);
       const openedAt = Date.now();
-      if (openedAt - begun > SLOW_CONNECT_MS) {
+      if (openedAt - begun > SLOW_CONNECT_MS && synsSentAgain(socket) !== 0) {
         this.onFailure({ client: name, what: `connect took ${openedAt - begun} ms (SYN sent again)`, at: openedAt });
       }
       const { localPort = 0, remotePort = 0 } = socket;

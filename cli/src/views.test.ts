@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { WatchItem } from '@sluice/contract';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { keeperFields } from './commands/agent/run.ts';
 import { controllerFields } from './commands/controller.ts';
 import { exitCodeRows } from './lib/failure.ts';
@@ -32,6 +32,27 @@ test('options become the fields of keeper and controller', async () => {
     tokens: { p: 't' },
     logLevel: 'warn',
   });
+});
+
+test('one of the --kube options without --kube or --kubeconfig is a mistake', async () => {
+  const of = (options: object) => controllerFields({ logLevel: 'info', ...options });
+  expect(await of({ kube: true })).toEqual({ logLevel: 'info', kubernetes: {} });
+  expect(await of({ kubeconfig: 'k', kubeWatch: 'shop', kubeLease: 'l', kubeNamespace: 'n' })).toEqual({
+    logLevel: 'info',
+    kubernetes: { kubeconfig: 'k', watch: 'shop', lease: 'l', namespace: 'n' },
+  });
+  await expect(of({ kubeWatch: 'shop' })).rejects.toThrow('expected --kube or --kubeconfig with it');
+});
+
+test('the agent of a Pod is named after it, and tells its uid', async () => {
+  const given = { dir: 'd', envoy: 'e', bootstrap: 'b', logLevel: 'info' } as const;
+  vi.stubEnv('POD_NAME', 'web-0').stubEnv('POD_NAMESPACE', 'shop').stubEnv('POD_UID', 'u');
+  expect(await keeperFields(given)).toMatchObject({ proxy: 'web-0.shop', labels: { 'sluice.dev/pod-uid': 'u' } });
+  expect(await keeperFields({ ...given, proxy: 'edge', label: ['zone=a'] })).toMatchObject({
+    proxy: 'edge',
+    labels: { 'sluice.dev/pod-uid': 'u', zone: 'a' },
+  });
+  vi.unstubAllEnvs();
 });
 
 test('the tree redraws from what the watch told, newest upgrade first', () => {

@@ -205,6 +205,8 @@ export class KubeController {
   async #lead(term: Term): Promise<void> {
     const { access, config, store, standard, metrics, log, onRollout, onEntry, onGone } = this.#parts;
     this.#term = term;
+    // That of the term before takes no more orders.
+    this.#reconciler = undefined;
     this.#parts.onLead?.(term);
     void this.#injector?.then((injector) => injector.lead(term.signal));
     const backoff = new Backoff();

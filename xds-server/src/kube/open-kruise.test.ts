@@ -293,6 +293,12 @@ describe('decideKruisePod', () => {
     expect(step).toMatchObject({ type: 'undo', change: { container: 'proxy-2', image: EMPTY } });
   });
 
+  it('a turn that OpenKruise can not take while it is paused has not begun', () => {
+    const paused = sidecarSet(B, { ...OURS, paused: true }, { 'sluice.dev/turn': '4' });
+    const step = decideKruisePod(pod({ images: [A, EMPTY], turn: '4' }), paused, WISH, { '1': SERVES });
+    expect(step).toEqual({ type: 'wait', started: false, why: 'SidecarSet sidecar is paused' });
+  });
+
   it('waits while the set has another image', () => {
     expect(decideKruisePod(pod({ images: [A, EMPTY] }), sidecarSet('mesh/proxy:c'), WISH, { '1': SERVES })).toEqual({
       type: 'wait',

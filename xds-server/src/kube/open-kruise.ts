@@ -208,7 +208,9 @@ function turnFor(pod: V1Pod, set: SidecarSet, kruise: KruisePod, wish: Wish, cha
   // It counts as done for OpenKruise: its turn came before, and was taken back.
   const done = kruise.hash === set.metadata?.annotations?.[HASH];
   const has = pod.metadata?.labels?.[turnLabel(name)] === turn;
-  if (has && !done) return wait(true, 'OpenKruise has not begun it yet');
+  // While it is paused it begins nothing: then its start is not late.
+  const paused = set.spec?.updateStrategy?.paused ?? false;
+  if (has && !done) return wait(!paused, paused ? `SidecarSet ${name} is paused` : 'OpenKruise has not begun it yet');
   const labels = { [turnLabel(name)]: turn };
   const metadata = { ...identity(pod), labels, ...(done && { annotations: notUpdated(pod, name) }) };
   return {

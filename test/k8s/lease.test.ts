@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { KubeClient, LEASES, PODS } from '@sluice/xds-server/kube/client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
@@ -87,4 +88,21 @@ it('the leader leads no more when the API server is away for longer than its ter
   });
   // Nobody else is left, and nobody else led: it is the same term.
   expect(again).toEqual({ who, what: 'leads', fence });
+});
+
+it('Leases are not kept waiting by other calls', async () => {
+  const kube = new KubeClient(cluster.kubeConfig);
+  const end = new AbortController();
+  const { resourceVersion } = await kube.list(PODS, {});
+  // More than there are connections, each of which a watch holds.
+  const watch = () => kube.watch(PODS, {}, { resourceVersion, timeoutSeconds: 60 }, () => undefined, end.signal);
+  const watches = Array.from({ length: 150 }, () => watch().catch(() => undefined));
+  try {
+    await expect(kube.list(PODS, {}, {}, AbortSignal.timeout(500))).rejects.toThrow();
+    const { items } = await kube.list(LEASES, { namespace: 'default' }, {}, AbortSignal.timeout(10_000));
+    expect(items).toHaveLength(1);
+  } finally {
+    end.abort();
+    await Promise.all(watches);
+  }
 });

@@ -12,6 +12,7 @@ const MAX_ANSWER_BYTES = 256 * 1024 * 1024;
 const MAX_EVENT_BYTES = 8 * 1024 * 1024;
 const PAGE = 500;
 const MAX_SOCKETS = 100;
+const LEASE_SOCKETS = 8;
 const IDLE_MS = 60_000;
 
 /** How a patch is merged: `strategic` knows that containers are a map by name, for Kubernetes' own kinds only. */
@@ -82,6 +83,11 @@ export class KubeClient {
   readonly #config: KubeConfig;
   /** The library's own opens a connection, with its TLS handshake, for each call. The API server closes idle ones after 90 s. */
   readonly #agent = new https.Agent({ keepAlive: true, maxSockets: MAX_SOCKETS, timeout: IDLE_MS });
+  /**
+   * Of Leases: behind thousands of other calls a renewal came later than the term lasts, and the leader of a large fleet stepped down
+   * in the middle of it. So client-go's users give the election a client of its own.
+   */
+  readonly #leases = new https.Agent({ keepAlive: true, maxSockets: LEASE_SOCKETS, timeout: IDLE_MS });
 
   constructor(config: KubeConfig) {
     this.#config = config;
@@ -194,7 +200,9 @@ export class KubeClient {
     const options: https.RequestOptions = { method, timeout: limitMs };
     await this.#config.applyToHTTPSOptions(options);
     // Certificates are in the options. A proxy has an agent of its own.
-    if (options.agent?.constructor === https.Agent) options.agent = this.#agent;
+    if (options.agent?.constructor === https.Agent) {
+      options.agent = path.startsWith(`/apis/${LEASES.apiVersion}/`) ? this.#leases : this.#agent;
+    }
     const text = body === undefined ? undefined : JSON.stringify(body);
     options.headers = {
       ...options.headers,
@@ -205,14 +213,32 @@ export class KubeClient {
     };
     if (signal !== undefined) options.signal = signal;
     return new Promise<IncomingMessage>((resolve, reject) => {
-      const away = (error: Error) =>
+      const away = (error: Error) => {
+        over();
         reject(
           signal?.aborted
             ? error
             : new SluiceError('KUBE_AWAY', `${method} ${path}: ${error.message}`, { cause: error }),
         );
-      const request = https.request(`${cluster.server}${path}`, options, resolve);
-      request.once('timeout', () => request.destroy(new Error(`no answer within ${limitMs / 1000} s`)));
+      };
+      const request = https.request(`${cluster.server}${path}`, options, (response) => {
+        over();
+        resolve(response);
+      });
+      // One that waits for a connection yet hears of its destruction only when it gets one: so its end is told from here too.
+      const end = (error: Error) => {
+        request.destroy(error);
+        away(error);
+      };
+      const aborted = () => end(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+      const late = () => end(new Error(`no answer within ${limitMs / 1000} s`));
+      const timer = setTimeout(late, limitMs);
+      const over = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', aborted);
+      };
+      signal?.addEventListener('abort', aborted, { once: true });
+      request.once('timeout', late);
       request.on('error', away);
       request.end(text);
     });

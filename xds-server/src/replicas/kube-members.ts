@@ -56,6 +56,7 @@ export class KubeMembers implements Membership {
   #renewNow = new AbortController();
   /** The others are heard by the API server, and this one is not. */
   #cutOff = false;
+  #othersReady = 0;
 
   constructor(client: KubeClient, options: KubeMembersOptions) {
     this.#client = client;
@@ -141,10 +142,14 @@ export class KubeMembers implements Membership {
         spec: { holderIdentity: self.id, leaseDurationSeconds: leaseSeconds, renewTime: microTime(new Date()) },
       };
       const limit = AbortSignal.any([signal, AbortSignal.timeout(2 * renewMs)]);
-      await this.#client.apply(LEASES, lease, { signal: limit }).catch((thrown) => {
-        if (!signal.aborted) log.warn({ error: toSluiceError(thrown).message }, 'replica: not renewed; again later');
-      });
-      if (Date.now() - this.#heardAt > leaseSeconds * 1_000) await this.#askOthers(signal);
+      try {
+        await this.#client.apply(LEASES, lease, { signal: limit });
+        this.#othersReady = 0;
+      } catch (thrown) {
+        if (signal.aborted) return;
+        log.warn({ error: toSluiceError(thrown).message }, 'replica: not renewed; again later');
+        if (Date.now() - this.#heardAt > leaseSeconds * 1_000) await this.#askOthers(signal);
+      }
       await pause(renewMs * (0.9 + 0.2 * Math.random()), AbortSignal.any([signal, this.#renewNow.signal]));
     }
   }
@@ -165,7 +170,9 @@ export class KubeMembers implements Membership {
       () => true,
       () => false,
     );
-    if (!ready || signal.aborted) return;
+    this.#othersReady = ready ? this.#othersReady + 1 : 0;
+    // Once may be the moment in which the API server comes back for all.
+    if (this.#othersReady < 2 || signal.aborted) return;
     this.#cutOff = true;
     this.#options.log.warn({}, 'replica: cut off from the API server, which others reach: its proxies go to them');
     this.#look();

@@ -188,7 +188,7 @@ it(`a bad image in the second batch of ${COUNT} Pods stops the rollout and is ro
         ? status
         : undefined;
     },
-    { limitMs: 200_000, everyMs: 500 },
+    { limitMs: 300_000, everyMs: 500 },
   );
   const view = await ask<RolloutView>(`/rollouts/${over.rollout}`);
   const record = view.record?.map(({ at, text }) => `${Math.round((at - view.createdAt) / 1000)} s ${text}`).join('\n');
@@ -223,4 +223,4 @@ it(`a bad image in the second batch of ${COUNT} Pods stops the rollout and is ro
   const condition = (type: string) => over.conditions?.find((one) => one.type === type);
   expect(condition('Complete')?.status).toBe('False');
   expect(over.conditions?.map(({ message }) => message).join('\n')).toContain('failed upgrades, at most 0 allowed');
-}, 280_000);
+}, 480_000);

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { lostAfter, newConnections } from '../harness/connects.ts';
+import { killAtOnce, lostAfter, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
@@ -61,8 +61,7 @@ test('a crash of the serving Envoy refuses no connection at 1,000 new ones a sec
   const load = newConnections(port, 1_000);
   await untilAnswered(load.counts, 500);
   const { pid } = await agent.serving();
-  const killedAt = performance.now();
-  process.kill(pid, 'SIGKILL');
+  const killedAt = killAtOnce(pid);
   await agent.line('relaunched');
   await untilAnswered(load.counts, load.counts.answered + 1_000);
   const counts = await load.stop();
@@ -98,8 +97,7 @@ test('a new epoch killed right after DrainListeners is relaunched on the kept so
   await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
   const serves = await agent.line('new epoch serves');
   const young = (await agent.epochs()).find((e) => e.epoch === serves.epoch);
-  const killedAt = performance.now();
-  process.kill(young?.pid as number, 'SIGKILL');
+  const killedAt = killAtOnce(young?.pid as number);
   await agent.line('relaunched');
   await untilAnswered(load.counts, load.counts.answered + 500);
   const counts = await load.stop();

@@ -1,6 +1,6 @@
 import type { Phase } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
-import { newConnections } from '../harness/connects.ts';
+import { killAtOnce, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { type Mesh, startMesh } from '../harness/mesh.ts';
@@ -64,11 +64,10 @@ test('a new version that crashes again and again in its drain gives way to the o
   const kills: { killedAt: number; back: number }[] = [];
   for (let crash = 0; crash < 3; crash++) {
     const serving = await mesh.agent.serving();
-    const killedAt = performance.now();
     // What had waited in the backlog is in flight right after a relaunch: it is answered before the next crash.
     const answered = load.counts.answered;
     await until('the backlog is answered', () => (load.counts.answered > answered + 300 ? true : undefined));
-    process.kill(serving.pid, 'SIGKILL');
+    const killedAt = killAtOnce(serving.pid);
     await mesh.agent.line('relaunched', (l) => l.after === serving.epoch);
     kills.push({ killedAt, back: performance.now() });
   }

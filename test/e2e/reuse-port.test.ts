@@ -8,7 +8,7 @@ import { listenFds } from '@sluice/agent/native/listeners';
 import { TCP_LISTEN, tcpTable } from '@sluice/agent/native/tcp-table';
 import type { CheckResult } from '@sluice/contract';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { lostAfter, newConnections } from '../harness/connects.ts';
+import { killAtOnce, lostAfter, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
@@ -345,8 +345,7 @@ test('a crash without hot restart refuses no connection: they come a second late
   loads.push(one);
   await until('load', () => (one.counts.answered > 300 ? true : undefined));
   const { pid } = await agent.serving();
-  const killedAt = performance.now();
-  process.kill(pid, 'SIGKILL');
+  const killedAt = killAtOnce(pid);
   await agent.line('relaunched');
   const answered = one.counts.answered;
   await until('it answers', () => (one.counts.answered > answered + 300 ? true : undefined));

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import net from 'node:net';
 import { synsSentAgain } from './tcp-info.ts';
 
@@ -47,6 +48,37 @@ export function newConnections(
       return counts;
     },
   };
+}
+
+const DEATH_BOUND_MS = 5_000;
+
+/**
+ * Kills a process and stands still until it is dead: on a busy machine a worker may be in the middle of an accept when the
+ * signal comes, and ends it. What is begun after the answer (performance.now()) was begun after its death.
+ */
+export function killAtOnce(pid: number): number {
+  process.kill(pid, 'SIGKILL');
+  const end = performance.now() + DEATH_BOUND_MS;
+  while (lives(pid) && performance.now() < end);
+  return performance.now();
+}
+
+function lives(pid: number): boolean {
+  const gone = (error: unknown): boolean => ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '');
+  try {
+    for (const tid of readdirSync(`/proc/${pid}/task`)) {
+      try {
+        const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
+        if (!/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))) return true;
+      } catch (error) {
+        if (!gone(error)) throw error; // else: this thread has ended
+      }
+    }
+    return false;
+  } catch (error) {
+    if (gone(error)) return false;
+    throw error;
+  }
 }
 
 /**

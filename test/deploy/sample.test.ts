@@ -12,12 +12,13 @@ import { envoyBinary } from '../harness/envoy-bin.ts';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
 import { type ImageSpec, shell } from '../harness/k8s/images.ts';
+import { startKruise } from '../harness/k8s/kruise.ts';
 import { Node } from '../harness/k8s/node.ts';
 import { emptyImage } from '../harness/k8s/sidecar-pod.ts';
 import { systemLayer } from '../harness/k8s/sluice-image.ts';
 import { K8S_TOOLS, missingTools } from '../harness/k8s/tools.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
-import { until } from '../harness/process.ts';
+import { type Child, until } from '../harness/process.ts';
 
 const missing = (await missingTools([...K8S_TOOLS, 'helm'])) ?? missingNodePackages();
 if (missing !== undefined) console.log(`skipped: ${missing}`);
@@ -27,6 +28,7 @@ let block: Block;
 let cluster: Cluster;
 let node: Node;
 let services: Services;
+let kruise: Child | undefined;
 let binder: ReturnType<typeof bindPods>;
 
 const dockerfile = (name: string, args: Record<string, string> = {}): Dockerfile => {
@@ -64,6 +66,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   binder?.stop();
+  await kruise?.stop();
   await services?.stop();
   await node?.stop();
   await cluster?.stop();
@@ -147,4 +150,11 @@ it('chart, webhook, sample: three Pods are injected, and upgraded in place under
   await services.open(SYSTEM, 'sluice-controller');
   await services.open(SYSTEM, 'sluice-webhook');
   await upgraded('sample/in-place');
+}, 400_000);
+
+it('the same with OpenKruise, by the SidecarSet of deploy/', async () => {
+  await cluster.kubectl('-n', 'shop', 'delete', 'hotupgrade,deployment', 'shop', '--timeout=60s');
+  await cluster.kubectl('-n', 'shop', 'wait', '--for=delete', 'pod', '--selector=app=shop', '--timeout=60s');
+  kruise = await startKruise(cluster);
+  await upgraded('sample/kruise');
 }, 400_000);

@@ -345,7 +345,6 @@ async function admin(epoch: number, path: string): Promise<string> {
 async function relayUntil(type: HandoverEvent['type'], parent: Party, child: Party) {
   const script = `
     import { relayHandover } from '@sluice/agent/broker/index';
-import { probe } from '@sluice/agent/binaries/probe';
     const [type, baseId, parent, child] = JSON.parse(process.argv[1]);
     const onEvent = (event) => event.type === type && setImmediate(() => process.kill(process.pid, 'SIGKILL'));
     await relayHandover({ baseId, parent, child, onEvent });

@@ -25,12 +25,19 @@ interface Outgoing {
 
 /** Longer than Envoy's 10 repetitions, a second apart, of an answer that finds nobody. */
 const RETIRE_MS = 15_000;
-/** Names that still wait for an answer that nobody wants any more. */
+/** Names that are not free yet: an answer that nobody wants any more is waited for, or a poll(2) holds the socket. */
 const retiring = new Map<string, Promise<void>>();
 
-/** Resolves when no retiring channel holds the name (RETIRE_MS at most). */
+/** Resolves when no channel that retires or was closed holds the name (RETIRE_MS at most). */
 export async function untilFree(name: string): Promise<void> {
-  await retiring.get(name);
+  for (let held = retiring.get(name); held !== undefined; held = retiring.get(name)) await held;
+}
+
+function holding(name: string, until: Promise<void>): void {
+  const held = until.then(() => {
+    if (retiring.get(name) === held) retiring.delete(name);
+  });
+  retiring.set(name, held);
 }
 
 /** One bound name that talks to one other name, in order and without ever blocking. */
@@ -74,8 +81,9 @@ export class Channel {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#retry);
-    this.#watch.stop();
+    const free = this.#watch.stop();
     close(this.#fd);
+    holding(this.#own, free);
     for (const { fds } of this.#queue.splice(0)) for (const fd of fds) close(fd);
   }
 
@@ -90,9 +98,8 @@ export class Channel {
       return;
     }
     const { promise, resolve } = Promise.withResolvers<void>();
-    retiring.set(this.#own, promise);
+    holding(this.#own, promise);
     const end = () => {
-      if (retiring.get(this.#own) === promise) retiring.delete(this.#own);
       clearTimeout(timer);
       this.close();
       resolve();

@@ -13,19 +13,25 @@ const EFD_FLAGS = 0o2004000; // EFD_CLOEXEC | EFD_NONBLOCK
 const ENTRY = 8;
 
 export interface Watch {
-  /** No further call after this. The descriptor may be closed once it returns. */
-  stop(): void;
+  /**
+   * No further call after this. The descriptor may be closed once it returns; what it stood for lives until the promise
+   * resolves, because a poll(2) under way holds it (a name that was bound is not free before).
+   */
+  stop(): Promise<void>;
 }
 
 const watches = new Map<Watch, { fd: number; onReadable: () => void }>();
 let wakeFd: number | undefined;
 let polling = false;
+/** End of the poll under way. */
+let ended = Promise.resolve();
 
 /** Calls `onReadable` whenever the descriptor is readable, hung up or in error, until stopped. It must read or stop. */
 export function watchReadable(fd: number, onReadable: () => void): Watch {
   const watch: Watch = {
     stop() {
       if (watches.delete(watch)) wake();
+      return ended;
     },
   };
   watches.set(watch, { fd, onReadable });
@@ -53,8 +59,11 @@ function poll(): void {
     set.writeInt16LE(POLLIN, ENTRY * (i + 1) + 4);
   }
   polling = true;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  ended = promise;
   native.poll.async(set, entries.length + 1, MAX_WAIT_MS, () => {
     polling = false;
+    resolve();
     if (set.readInt16LE(6) !== 0) drainWake();
     for (const [i, [watch, { onReadable }]] of entries.entries()) {
       if (set.readInt16LE(ENTRY * (i + 1) + 6) !== 0 && watches.has(watch)) onReadable();

@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 // Tests run the TypeScript sources: the condition makes every workspace package resolve to src/ and not to dist/.
 const source = { resolve: { conditions: ['sluice-source'] }, ssr: { resolve: { conditions: ['sluice-source'] } } };
 
-const HANDOVER = ['test/e2e/{reuse-port,listen-fd,pod,slots,kills}*.test.ts'];
+const HANDOVER = ['test/e2e/{reuse-port,listen-fd,pod,slots,kills,prometheus,pacing-strain}*.test.ts'];
 
 export default defineConfig({
   ...source,
@@ -36,7 +36,7 @@ export default defineConfig({
       },
       {
         ...source,
-        // Too long for `npm test`: every other way to hand over, two containers, and a kill in each phase.
+        // Too long for `npm test`: every other way to hand over, two containers, a kill in each phase, what strains a new epoch.
         test: {
           name: 'handover',
           include: HANDOVER,

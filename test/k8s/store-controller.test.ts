@@ -137,7 +137,12 @@ it('the API server is away in mid-drain: nothing is lost, and nothing is ordered
   const done = await controller.phase(id, ['Done']);
   whole(done);
   expect(done.connections).toMatchObject({ old: 3, drained: 3, cut: [] });
-  const { items } = await controller.call<EndedView>('GET', `/upgrades/${id}/connections`);
+  // Ends of connections are stored a moment after they are heard; the upgrade does not wait for that.
+  const known = () => controller.call<EndedView>('GET', `/upgrades/${id}/connections`);
+  const { items } = await until('every end is stored', async () => {
+    const found = await known();
+    return found.items.length >= 5 ? found : undefined;
+  });
   expect(items.map(({ connection }) => connection.id)).toEqual(['1', '2', '3', '4', '5']);
   await until('it is ready again', async () => ((await ready()).ok ? true : undefined));
   const all = await controller.call<{ items: UpgradeView[] }>('GET', '/upgrades');

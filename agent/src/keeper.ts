@@ -10,7 +10,6 @@ import { announceEpochs, type KeeperContext } from './keeper/context.ts';
 import { keepListeners } from './keeper/kept.ts';
 import { openPeer } from './keeper/peer.ts';
 import type { Upgrades } from './keeper/upgrades.ts';
-import { letGoFirst } from './native/sched.ts';
 import { watchFiles } from './supervisor/file-watch.ts';
 import { installSignals } from './supervisor/signals.ts';
 
@@ -32,8 +31,6 @@ export async function startKeeper(given: KeeperConfig, options: { signals?: bool
   const config = resolveConfig(given);
   const { log } = config;
   mkdirSync(config.dir, { recursive: true, mode: 0o700 });
-  // Of all that runs here a request has nobody to wait for but Envoy. What this process starts inherits it.
-  letGoFirst(process.pid);
 
   const ended = Promise.withResolvers<EndReport | undefined>();
   const stop = new AbortController();

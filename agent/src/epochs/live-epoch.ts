@@ -14,6 +14,8 @@ export type AnyEpoch = LiveEpoch<EpochNotes, RunFolder<EpochNotes>>;
 /** One live epoch of this slot: its process, its notes, and its drain once it has begun. */
 export abstract class LiveEpoch<Meta extends EpochNotes, Folder extends RunFolder<Meta>> {
   readonly folder: Folder;
+  /** Its descriptors close: it accepts nothing any more. */
+  readonly closing: Promise<void>;
   readonly gone: Promise<void>;
   drain: DrainWatch | undefined;
   /** Its end is wanted: not a crash. */
@@ -25,6 +27,7 @@ export abstract class LiveEpoch<Meta extends EpochNotes, Folder extends RunFolde
     this.folder = folder;
     this.#meta = meta;
     const watch = watchAlive(folder.alive, this.process);
+    this.closing = watch.closing;
     this.gone = watch.gone;
     this.#stopWatching = watch.stop;
     void watch.gone.then(() => log('info', 'epoch ended', { epoch: meta.epoch, pid: meta.pid, wanted: this.ending }));

@@ -31,6 +31,11 @@ export class Standing {
     for (const listener of [...this.#listeners]) listener();
   }
 
+  /** `listener` is called after each change from now on. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
   /** The first thing that `look` gives, now or after a change. Rejects with the signal's reason. */
   until<T>(look: () => T | undefined, signal: AbortSignal): Promise<T> {
     return new Promise((resolve, reject) => {

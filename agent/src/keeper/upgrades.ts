@@ -13,6 +13,7 @@ import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
 import type { KeeperContext } from './context.ts';
+import { Courtesy } from './courtesy.ts';
 import type { Drains } from './drains.ts';
 import { keepListeners } from './kept.ts';
 import { sampleBefore } from './load.ts';
@@ -28,6 +29,7 @@ export class Upgrades {
   readonly #drains: Drains;
   readonly #adopted: (epoch: Epoch) => void;
   readonly #starts: Starts;
+  readonly #courtesy: Courtesy;
 
   /** `watch` is told of each new process. */
   constructor(context: KeeperContext, drains: Drains, watch: (epoch: Epoch) => void) {
@@ -35,12 +37,14 @@ export class Upgrades {
     this.#drains = drains;
     this.#adopted = watch;
     this.#starts = new Starts(context);
+    this.#courtesy = new Courtesy(() => context.registry.all().length);
+    context.standing.onChange(() => this.#courtesy.look());
   }
 
   /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
   async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
     const serving = this.#context.registry.serving()?.meta;
-    const result = await this.#checkTarget(target, serving?.version);
+    const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version));
     if (serving === undefined) return result;
     const kept = checkPolicy(completePolicy(policy), serving);
     return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, kept] };
@@ -99,7 +103,7 @@ export class Upgrades {
    * queue. On failure `failed` is sent with what serves now.
    */
   async start(request: UpgradeRequest): Promise<void> {
-    await this.#starts.run(request.upgradeId, (aborted) => this.#start(request, aborted));
+    await this.#starts.run(request.upgradeId, (aborted) => this.#courtesy.during(() => this.#start(request, aborted)));
   }
 
   /** Gives up a start that does not serve yet. Returns whether there was one. */

@@ -31,8 +31,16 @@ export class Crashes {
   }
 
   watch(epoch: Epoch): void {
+    const crashed = () => !epoch.ending && !this.#context.signal.aborted;
+    // What connects to its sockets from now on would wait for nobody and be reset: not a millisecond later than need be.
+    void epoch.closing.then(() => {
+      const { registry, kept, log } = this.#context;
+      if (epoch.meta.hotRestart !== false || !crashed() || registry.serving() !== epoch || migratesRequests()) return;
+      silenceKept(kept);
+      log('info', 'kept sockets silent', { epoch: epoch.number });
+    });
     void epoch.gone.then(() => {
-      if (!epoch.ending && !this.#context.signal.aborted) this.#onGone(epoch);
+      if (crashed()) this.#onGone(epoch);
     });
   }
 
@@ -49,7 +57,6 @@ export class Crashes {
     send({ type: 'crashed', epoch: epoch.number, at: now() });
     // An old epoch's drain goes on: its witnesses now say zero, and the verdict follows.
     if (!wasServing) return;
-    if (epoch.meta.hotRestart === false && !migratesRequests()) silenceKept(this.#context.kept);
     epoch.setState('crashed');
     announceEpochs(this.#context);
     exclusive

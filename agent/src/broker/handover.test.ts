@@ -12,6 +12,7 @@ import type { HandoverEvent } from './types.ts';
 import { relayUdp } from './udp.ts';
 import {
   decodeMessage,
+  encodeEmptyStatsReply,
   encodeListenSocketReply,
   encodeListenSocketRequest,
   encodeRequest,
@@ -131,6 +132,22 @@ test('listeners are stopped by the way that the caller has, and by the relayed r
     expect(receive(parent.fd)).toBeUndefined();
     expect(stopped).toBe(1);
   }
+});
+
+test('a child that asked for something while the parent could not be stopped by admin gets its answer', async () => {
+  const { parent: p, child: c, options } = fakes();
+  const [parent, child, silent] = [p(), c(), Promise.withResolvers<void>()];
+  const handover = await relayHandover({ ...options, stopListeners: () => silent.promise });
+  child.send(encodeRequest('drainListeners'));
+  await handover.drainRequested;
+  child.send(encodeRequest('stats'));
+  expect(kind(await parent.receive())).toBe('stats');
+  silent.reject(new Error('admin is silent'));
+  expect(kind(await parent.receive())).toBe('drainListeners');
+  parent.send(encodeEmptyStatsReply());
+  expect(kind(await child.receive())).toBe('statsReply');
+  child.send(encodeRequest('terminate'));
+  await handover.independent;
 });
 
 test('what a build does not know is relayed both ways and told of', async () => {

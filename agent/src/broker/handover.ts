@@ -179,7 +179,8 @@ class Session implements Handover {
         });
       }
     }
-    if (!this.#closed) this.#forward(undefined, datagrams);
+    // Not by #forward: the child may have asked for something else meanwhile, and waits for the answer to that.
+    if (!this.#closed) for (const datagram of datagrams) this.#back?.send(datagram);
   }
 
   #answerPending(): void {

@@ -229,6 +229,22 @@ describe('HTTP/1', () => {
     for (const client of [first, second]) await client.closed;
   });
 
+  it('says close on the last of pipelined responses, whether they began before it was told or after', async () => {
+    const waiting: http.ServerResponse[] = [];
+    const { drain, connect } = await start(http.createServer((_, response) => waiting.push(response)));
+    const client = connect();
+    client.socket.write(GET + GET);
+    await expect.poll(() => waiting.length).toBe(2);
+    void drain.begin();
+    client.socket.write(GET + GET);
+    await expect.poll(() => waiting.length).toBe(4);
+    for (const [n, response] of waiting.entries()) response.end(`answer ${n};`);
+    await client.closed;
+    const text = client.data.toString('latin1');
+    expect(text.match(/answer \d;/g)).toEqual(['answer 0;', 'answer 1;', 'answer 2;', 'answer 3;']);
+    expect(text.match(/connection: close/gi)).toHaveLength(1);
+  });
+
   it('says close on the response in flight and on the next of an idle connection; a silent one is left alone', async () => {
     const waiting: http.ServerResponse[] = [];
     const { drain, connect } = await start(

@@ -24,8 +24,10 @@ interface Entry {
   /** To leave. */
   told: boolean;
   session?: ServerHttp2Session;
-  /** HTTP/1 responses in flight, and since when. */
+  /** HTTP/1 responses in flight, in the order of their requests, and since when. */
   readonly responses: Map<ServerResponse, number>;
+  /** That which says close. */
+  last?: ServerResponse;
 }
 
 const TELL_EVERY_MS = 25;
@@ -100,7 +102,7 @@ export class ServerDrain {
   #tell(entry: Entry): void {
     entry.told = true;
     if (entry.session) farewell(entry.session, plainSocket(entry));
-    for (const response of entry.responses.keys()) lastOne(response);
+    sayClose(entry, [...entry.responses.keys()].at(-1));
   }
 
   #opened(socket: Socket): void {
@@ -141,7 +143,7 @@ export class ServerDrain {
       entry.inFlight--;
       entry.responses.delete(response);
     });
-    if (entry.told) lastOne(response);
+    if (entry.told) sayClose(entry, response);
   }
 
   #session(session: ServerHttp2Session): void {
@@ -169,9 +171,19 @@ function plainSocket({ session, socket }: Entry): Socket | undefined {
   return (session?.socket as TLSSocket | undefined)?.encrypted === true ? undefined : socket;
 }
 
-function lastOne(response: ServerResponse): void {
+/**
+ * Only the newest request's: Node ends the connection after the response that says close, and those pipelined behind it
+ * would get no answer.
+ */
+function sayClose(entry: Entry, response: ServerResponse | undefined): void {
   // Too late for this one: the next response on the connection says it.
-  if (response.headersSent) return;
+  if (response === undefined || response.headersSent) return;
+  const { last } = entry;
+  if (last !== undefined && last !== response && !last.headersSent) {
+    last.shouldKeepAlive = true;
+    last.removeHeader('connection');
+  }
+  entry.last = response;
   response.shouldKeepAlive = false;
   response.setHeader('connection', 'close');
 }

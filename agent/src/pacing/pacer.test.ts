@@ -28,7 +28,7 @@ interface Given extends Partial<Omit<PacerOptions, 'hands'>> {
 
 /** A pacer and what it did: the cut-off age that stands now, and who was marked. */
 function pacer({ connections = [], open = () => connections.length, load, ...more }: Given) {
-  const did = { pressure: undefined as number | undefined, marked: [] as string[] };
+  const did = { pressure: undefined as number | undefined, marked: [] as string[], fails: false };
   const made = new Pacer({
     policy: DEFAULT_POLICY,
     perSecond: 10,
@@ -43,6 +43,7 @@ function pacer({ connections = [], open = () => connections.length, load, ...mor
       connections: () => connections,
       open,
       setPressure: (pressure) => {
+        if (did.fails) throw new Error('ENOSPC');
         did.pressure = pressure;
       },
       mark: (ids) => did.marked.push(...ids),
@@ -61,6 +62,18 @@ afterEach(() => {
 });
 
 const tenSecondsApart = Array.from({ length: 20 }, (_, n) => connection(n, 300_000 - n * 10_000));
+
+it('a cut-off that could not be taken back is taken back with the next turn', async () => {
+  const { made, did, cutoff } = pacer({ connections: tenSecondsApart, perSecond: 1 });
+  made.start();
+  did.fails = true;
+  await vi.advanceTimersByTimeAsync(60);
+  did.fails = false;
+  const exposed = cutoff() as number;
+  await vi.advanceTimersByTimeAsync(100);
+  expect(cutoff()).toBeGreaterThan(exposed + 4_000);
+  made.stop();
+});
 
 it('one that is stopped tells nobody more', async () => {
   const { made, cutoff } = pacer({ connections: tenSecondsApart });

@@ -254,15 +254,23 @@ export class Pacer {
     this.#heldUntil = 0;
     this.#exposed ??= Promise.withResolvers();
     clearTimeout(this.#holding);
-    this.#holding = setTimeout(() => this.#hold(now()), REACH_MS);
+    this.#holding = setTimeout(() => {
+      try {
+        this.#hold(now());
+      } catch (error) {
+        // No #heldUntil was set, so the next turn does it.
+        this.#options.log('warn', 'the cut-off could not be taken back', { error: String(error) });
+      }
+    }, REACH_MS);
   }
 
   /** Takes the cut-off back, so that time alone does not reach it. */
   #hold(at: number): void {
     this.#closed();
     if (this.#done || !Number.isFinite(this.#toldBefore)) return;
-    this.#heldUntil = at + HOLD_MS;
-    this.#cutoff(this.#heldUntil - this.#toldBefore);
+    const until = at + HOLD_MS;
+    this.#cutoff(until - this.#toldBefore);
+    this.#heldUntil = until;
   }
 
   /** A marked one that stays silent is told once more, by the pressure: its turn was the first time. */

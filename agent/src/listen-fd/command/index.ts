@@ -15,6 +15,7 @@ import { commandHandler } from './commands.ts';
 import { type CommandContext, CommandRegistry } from './context.ts';
 import { Crashes } from './crashes.ts';
 import { Drains } from './drains.ts';
+import { serveAgain } from './serve-again.ts';
 import { HeldSockets } from './sockets.ts';
 import { type CommandSpec, resolveSpec } from './spec.ts';
 import { startEpoch } from './start.ts';
@@ -122,9 +123,19 @@ export async function startCommandKeeper(
           const old = registry.serving();
           if (!old) return;
           const { binary, config: file } = old.meta;
-          const next = await context.exclusive.run(() => startEpoch(context, { binary, config: file }, stop.signal));
-          crashes.watch(next);
           drains.begin(old, old.meta.createdBy ?? '', config.policy);
+          await serveAgain(context, () =>
+            context.exclusive.run(async () => {
+              // A successor may have come meanwhile, and have the sockets.
+              if (context.sockets.list.length === 0) return;
+              crashes.watch(await startEpoch(context, { binary, config: file }, stop.signal));
+            }),
+          ).catch((thrown: unknown) => {
+            // As after too many crashes: refused at once is better than to wait in a queue.
+            if (!stop.signal.aborted) context.sockets.refuse();
+            crashes.exhausted = true;
+            throw thrown;
+          });
         },
         released: () => {
           context.sockets.close();
@@ -163,7 +174,8 @@ export async function startCommandKeeper(
       if (serving) crashes.watch(serving);
       if (spec.socket !== undefined) await offer(spec.socket);
     } else {
-      const { sockets, taking } = await HeldSockets.open(spec.listen, spec.socket);
+      const living = registry.all().flatMap((epoch) => epoch.group.living());
+      const { sockets, taking } = await HeldSockets.open(spec.listen, spec.socket, living);
       context.sockets = sockets;
       const target = { binary: resolveBinary(config.envoy, config.envoys), config: config.bootstrap };
       try {

@@ -1,4 +1,3 @@
-import { SluiceError } from '@sluice/contract';
 import type { ProcessId } from '../../epochs/proc.ts';
 import { close, pidfdGetfd, pidfdOpen } from '../../native/fds.ts';
 import { libc } from '../../native/libc.ts';
@@ -26,12 +25,14 @@ export class HeldSockets {
   }
 
   /**
-   * From whoever offers them at `socket`, the rest bound anew. `taking`: to be told when this side accepts, or that it can
-   * not. Throws EADDRINUSE and what a transfer throws.
+   * From whoever offers them at `socket`, or out of `living` ones of ours, which drain while their master holds the sockets
+   * still; the rest bound anew. `taking`: to be told when this side accepts, or that it can not. Throws EADDRINUSE and
+   * what a transfer throws.
    */
   static async open(
     listen: Readonly<Record<string, string>>,
     socket: string | undefined,
+    living: readonly ProcessId[] = [],
   ): Promise<{ sockets: HeldSockets; taking: Taking | undefined }> {
     const wanted = new Set(Object.values(listen));
     const taking =
@@ -44,7 +45,7 @@ export class HeldSockets {
       for (const [name, address] of Object.entries(listen)) {
         const at = received.findIndex((one) => one.address === address);
         const [found] = at < 0 ? [] : received.splice(at, 1);
-        held.push({ name, address, fd: found?.fd ?? bindListen(address) });
+        held.push({ name, address, fd: found?.fd ?? heldBy(living, address) ?? bindListen(address) });
       }
       for (const { fd } of received) close(fd);
       return { sockets: new HeldSockets(held), taking };
@@ -57,21 +58,15 @@ export class HeldSockets {
 
   /** Out of a running proxy that an earlier agent started; needs the right to ptrace it, which its own user has. */
   static adopt(listen: Readonly<Record<string, string>>, from: ProcessId): HeldSockets {
-    const pidfd = pidfdOpen(from.pid);
-    if (pidfd === undefined) throw new SluiceError('EPOCH_DIED', `expected process ${from.pid}, found none`);
     const held: (Listener & NamedFd)[] = [];
     try {
-      const theirs = listenFds(from.pid);
       for (const [name, address] of Object.entries(listen)) {
-        const found = theirs.find((one) => one.address === `tcp://${address}`);
-        held.push({ name, address, fd: found ? pidfdGetfd(pidfd, found.fd) : bindListen(address) });
+        held.push({ name, address, fd: heldBy([from], address) ?? bindListen(address) });
       }
       return new HeldSockets(held);
     } catch (thrown) {
       for (const { fd } of held) close(fd);
       throw thrown;
-    } finally {
-      close(pidfd);
     }
   }
 
@@ -98,4 +93,19 @@ export class HeldSockets {
     if (!this.#closed) for (const { fd } of this.#held) libc().shutdown(fd, SHUT_RD);
     this.close();
   }
+}
+
+/** The listen socket of that address out of the first of these processes that has it. */
+function heldBy(processes: readonly ProcessId[], address: string): number | undefined {
+  for (const { pid } of processes) {
+    const pidfd = pidfdOpen(pid);
+    if (pidfd === undefined) continue;
+    try {
+      const found = listenFds(pid).find((one) => one.address === `tcp://${address}`);
+      if (found) return pidfdGetfd(pidfd, found.fd);
+    } finally {
+      close(pidfd);
+    }
+  }
+  return undefined;
 }

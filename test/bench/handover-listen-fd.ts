@@ -13,6 +13,7 @@ import { type Side, twice } from './handover-sides.ts';
 
 /** The old server ends at the latest so long after the take-over. */
 const MAX_DRAIN_MS = 20_000;
+const BEHIND = import.meta.resolve('@sluice/agent/listen-fd/behind');
 
 /** A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream. */
 export async function nodeSide(): Promise<Side> {
@@ -26,13 +27,12 @@ export async function nodeSide(): Promise<Side> {
     warmUp: true,
   };
   const main = fileURLToPath(new URL('../harness/listen-fd-server.ts', import.meta.url));
-  const seen = new Map<string, number>();
+  const drained: string[] = [];
   const onLine = (text: string) => {
-    if (!text.startsWith('{"event":"drained"')) return;
-    for (const id of (JSON.parse(text) as { seen: string[] }).seen) seen.set(id, (seen.get(id) ?? 0) + 1);
+    if (text.startsWith('{"event":"drained"')) drained.push(text); // read at the end: nobody measures then
   };
   const launch = () =>
-    start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(config)], {
+    start(process.execPath, ['--conditions=sluice-source', '--import', BEHIND, main, JSON.stringify(config)], {
       name: 'server',
       ready: /"event":"serving"/,
       onLine,
@@ -48,6 +48,10 @@ export async function nodeSide(): Promise<Side> {
     },
     async settled() {},
     async twice() {
+      const seen = new Map<string, number>();
+      for (const text of drained) {
+        for (const id of (JSON.parse(text) as { seen: string[] }).seen) seen.set(id, (seen.get(id) ?? 0) + 1);
+      }
       return [...seen.values()].filter((count) => count > 1).length;
     },
     async stop() {

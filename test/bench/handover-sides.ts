@@ -1,3 +1,5 @@
+import { readdir } from 'node:fs/promises';
+import { runIdle } from '@sluice/agent/native/sched';
 import { isTerminal, type MethodName, type PolicyPatch, type UpgradeView } from '@sluice/contract';
 import { Follower } from '../demo/upgrade.ts';
 import { claimBlock } from '../harness/ports.ts';
@@ -33,6 +35,9 @@ export async function oursSide(method: MethodName): Promise<Side> {
   const [from] = VERSIONS;
   const agent = { hotRestart: method === 'hot-restart' };
   const stack = await Stack.start({ block, upstream: upstream.ports, from, versions: VERSIONS, policy: POLICY, agent });
+  // It stands for one on another machine, whose cores are not the proxy's: here it takes what nobody else wants.
+  const { pid: controller = 0 } = stack.controller ?? {};
+  for (const tid of await readdir(`/proc/${controller}/task`)) runIdle(Number(tid));
   const watching = new AbortController();
   const follower = new Follower(() => {});
   void stack.api.watch((item) => follower.take(item), watching.signal).catch(() => {});

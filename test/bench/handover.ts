@@ -9,7 +9,7 @@ import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides
 import { processEnd, sleep } from './running.ts';
 import { percentile, round } from './stats.ts';
 
-const ROUNDS = 3;
+const ROUNDS = 5;
 const LOAD_PART = 0.3;
 const SATURATE = { ms: 1_500, inFlight: 64 };
 const SATURATE_TIMES = 2;
@@ -103,7 +103,8 @@ export const handoverBench: Bench = async (say) => {
         'Open loop at 30 % of the saturation that was found for the side in the same run; each latency counts from the ' +
         'moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
         '(checks of the new version included) to the end of the old process + 1 s, and at least 8 s; a request of ' +
-        '5.5 s is in flight on every side, so that the windows are alike. ratio = p99 during / p99 steady of one ' +
+        '5.5 s is in flight on every side, so that the windows are alike. The controller stands for one on another ' +
+        'machine, and runs in what the others leave of the cores. ratio = p99 during / p99 steady of one ' +
         'round; the checks take the median of the rounds, and the median of ours / bare of the same round, ' +
         `with ${NOISE} for the noise of the machine.`,
       sides: all,

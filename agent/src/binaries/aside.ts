@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { runIdle } from '../native/sched.ts';
 
 export interface AsideOptions {
@@ -32,7 +32,7 @@ export async function idleFirst<T>(
 
 /**
  * Runs a binary to learn something of it, and the Envoy that serves beside it does not feel it: only in what that leaves
- * of the cores. Where it leaves nothing, the same is run again as an equal. Rejects as execFile does.
+ * of the cores. Where it leaves nothing, the same is run again as an equal. Rejects as execFile does: `code`, `killed`, `stdout`, `stderr`.
  */
 export async function runAside(
   binary: string,
@@ -57,11 +57,27 @@ function run(
   { timeoutMs, signal, idle }: { timeoutMs: number; signal: AbortSignal | undefined; idle: boolean },
 ): Promise<{ stdout: string; stderr: string }> {
   return new Promise((resolve, reject) => {
-    const options = { timeout: timeoutMs, maxBuffer: MAX_OUTPUT, ...(signal && { signal }) };
-    const child = execFile(binary, args, options, (error, stdout, stderr) => {
-      if (error) reject(Object.assign(error, { stdout, stderr }));
-      else resolve({ stdout, stderr });
-    });
+    // A session of its own: see native/sched.ts.
+    const child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, ...(signal && { signal }) });
     if (idle && child.pid !== undefined) runIdle(child.pid);
+    let killed = false;
+    const timer = setTimeout(() => {
+      killed = child.kill('SIGKILL');
+    }, timeoutMs);
+    const said = { stdout: '', stderr: '' };
+    for (const name of ['stdout', 'stderr'] as const) {
+      child[name].setEncoding('utf8').on('data', (text: string) => {
+        if (said[name].length < MAX_OUTPUT) said[name] += text;
+      });
+    }
+    child.once('error', (error) => {
+      clearTimeout(timer);
+      reject(Object.assign(error, { killed, ...said }));
+    });
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      if (code === 0) resolve(said);
+      else reject(Object.assign(new Error(`${binary} ended with ${code}\n${said.stderr}`), { code, killed, ...said }));
+    });
   });
 }

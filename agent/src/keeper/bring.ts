@@ -1,7 +1,10 @@
 import type { Epoch } from '../epochs/epoch.ts';
 import type { BroughtUp, EpochPlan, StartOptions } from '../epochs/handover.ts';
-import { asOthers } from '../native/sched.ts';
+import { asOthers, letGoFirst } from '../native/sched.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
+
+/** A start takes half a second; on a machine that leaves it nothing it must not take for ever. */
+const COURTESY_MS = 3_000;
 
 export interface Bringing {
   readonly plan: EpochPlan;
@@ -16,6 +19,7 @@ export interface Bringing {
 /** Brings one epoch up and into the registry; one that does not serve is taken out again and its error thrown. */
 export async function bring(context: KeeperContext, { plan, start, watch, aborted }: Bringing): Promise<BroughtUp> {
   const { registry, kept, config, log, signal } = context;
+  let courtesy: NodeJS.Timeout | undefined;
   try {
     const up = await start({
       plan,
@@ -25,11 +29,16 @@ export async function bring(context: KeeperContext, { plan, start, watch, aborte
       signal: aborted ? AbortSignal.any([signal, aborted]) : signal,
       log,
       onLaunched: (launched) => {
+        // Until it serves it takes what the one that serves leaves.
+        const { pid } = launched.process;
+        if (registry.serving() !== undefined) {
+          letGoFirst(pid);
+          courtesy = setTimeout(() => asOthers(pid), COURTESY_MS);
+        }
         registry.add(launched);
         announceEpochs(context);
       },
     });
-    // Until now it took what the one that serves left (keeper.ts).
     asOthers(up.epoch.process.pid);
     up.epoch.update({ servingSince: up.servingAt });
     watch(up.epoch);
@@ -39,5 +48,7 @@ export async function bring(context: KeeperContext, { plan, start, watch, aborte
     if (dead) registry.remove(dead);
     announceEpochs(context);
     throw error;
+  } finally {
+    clearTimeout(courtesy);
   }
 }

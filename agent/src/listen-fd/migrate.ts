@@ -8,7 +8,7 @@ import { bindListen, normalAddress } from '../native/listen-socket.ts';
 import { type Giving, type Listener, offerListeners } from './give.ts';
 import { type ServerConnection, ServerDrain } from './server-drain.ts';
 import { type Taking, takeWhenFree } from './take.ts';
-import { warmUp } from './warm-up.ts';
+import { stepForward, warmUp } from './warm-up.ts';
 
 export interface MigrateOptions {
   /** Path of the Unix socket over which one process takes over from another; at most 97 bytes. */
@@ -66,6 +66,7 @@ export async function migrate(server: Server, options: MigrateOptions): Promise<
       log('warn', 'listen-fd: not warmed up', { error: (thrown as Error).message }),
     );
   }
+  stepForward();
   const { taking, listeners } = await socketsFor(addresses, options);
   const drain = new ServerDrain(server);
   const acceptors = new Acceptors(server, listeners);

@@ -23,6 +23,29 @@ it('lets others go first, and takes it back; leaves an ended process alone', () 
   letGoFirst(2 ** 30);
 });
 
+it.runIf(groupOf(process.pid) !== undefined)(
+  'makes the share of a session of its own small, and of none that others are in',
+  () => {
+    const own = spawn('sleep', ['60'], { detached: true });
+    const ours = spawn('sleep', ['60']);
+    const [pid, beside] = [own.pid as number, ours.pid as number];
+    try {
+      letGoFirst(pid);
+      expect(groupOf(pid)).toBe(10);
+      asOthers(pid);
+      expect(groupOf(pid)).toBe(0);
+      runIdle(pid);
+      expect(groupOf(pid)).toBe(19);
+      const before = groupOf(beside);
+      runIdle(beside);
+      expect(groupOf(beside)).toBe(before);
+    } finally {
+      own.kill('SIGKILL');
+      ours.kill('SIGKILL');
+    }
+  },
+);
+
 it('keeps a nice process nice', () => {
   const child = spawn('nice', ['-n', '7', 'sleep', '60']);
   const pid = child.pid as number;
@@ -49,6 +72,15 @@ function sched(pid: number): Record<string, number> {
 function field(pid: number, at: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[at - 3]);
+}
+
+/** The nice value of its autogroup; a kernel without the feature has no such file. */
+function groupOf(pid: number): number | undefined {
+  try {
+    return Number(/nice (-?\d+)/.exec(readFileSync(`/proc/${pid}/autogroup`, 'latin1'))?.[1]);
+  } catch {
+    return undefined;
+  }
 }
 
 /** proc_pid_stat(5), 41 and 19. */

@@ -135,6 +135,24 @@ describe('sock_diag beside /proc/net/tcp', () => {
     expect(agreed(client.localPort as number, OPEN).find((socket) => socket.peer === peer)?.state).toBe(FIN_WAIT2);
   });
 
+  it('tells a connection whose client does not take what was written to it', async () => {
+    const port = await listen({ port: 0, host: '127.0.0.1' });
+    const { client, accepted } = await connect(port, '127.0.0.1');
+    await connect(port, '127.0.0.1');
+    client.pause();
+    const written = 16 * 1024 * 1024; // more than the kernel takes for both ends
+    accepted.write(Buffer.alloc(written));
+    await expect.poll(() => agreed(port, OPEN).filter(({ unsent }) => unsent)).toHaveLength(1);
+    expect(agreed(port, [LISTEN]).map(({ unsent }) => unsent)).toEqual([false]);
+    let taken = 0;
+    client.on('data', (chunk) => {
+      taken += chunk.length;
+    });
+    client.resume();
+    await expect.poll(() => taken, { timeout: 5_000 }).toBe(written);
+    await expect.poll(() => agreed(port, OPEN).some(({ unsent }) => unsent)).toBe(false);
+  });
+
   it('leaves out thousands in TIME_WAIT, and finds the one listener among them', async () => {
     const port = await passBy(2_000);
     expect(tcpTableFromProc(process.pid, { states: [TIME_WAIT], ports: [port] }).length).toBeGreaterThan(1_000);
@@ -192,7 +210,7 @@ describe('what netlink answers', () => {
   };
 
   it('goes on until DONE', () => {
-    const one = { state: 1, inode: 4_294_967_295, local: '10.0.0.1:80', peer: '10.0.0.2:4000' };
+    const one = { state: 1, inode: 4_294_967_295, local: '10.0.0.1:80', peer: '10.0.0.2:4000', unsent: false };
     expect(parse(message(20, socket()), message(20, socket()))).toEqual({ done: false, into: [one, one] });
     expect(parse(message(20, socket()), message(3, int(0)))).toEqual({ done: true, into: [one] });
     expect(parse(message(20, Buffer.concat([socket(), Buffer.alloc(8)])), message(3, int(0))).into).toEqual([one]);

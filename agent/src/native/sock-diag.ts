@@ -12,6 +12,8 @@ export interface TcpSocket {
   /** `127.0.0.1:10000`, IPv6 in brackets. */
   readonly local: string;
   readonly peer: string;
+  /** Bytes were written to it that its other end has not taken (acknowledged) yet. */
+  readonly unsent: boolean;
 }
 
 /**
@@ -29,6 +31,7 @@ const NLM_F_DUMP_INTR = 0x10;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const IPPROTO_TCP = 6;
+const TCP_LISTEN = 10;
 const INET_DIAG_REQ_BYTECODE = 1;
 const BC_JMP = 1;
 const BC_S_GE = 2;
@@ -147,6 +150,8 @@ function socketOf(data: Buffer, at: number): TcpSocket {
     inode: data.readUInt32LE(at + 68),
     local: addressOf(data, family, at + 8, data.readUInt16BE(at + 4)),
     peer: addressOf(data, family, at + 24, data.readUInt16BE(at + 6)),
+    // Of a listen socket idiag_wqueue is the room in its queue.
+    unsent: data.readUInt8(at + 1) !== TCP_LISTEN && data.readUInt32LE(at + 60) > 0,
   };
 }
 

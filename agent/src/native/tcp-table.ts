@@ -50,7 +50,8 @@ export function tcpTableFromProc(pid: number, { states, ports }: TcpQuery): TcpS
       const [, local = '', peer = '', st = '0'] = columns;
       const state = Number.parseInt(st, 16);
       if (!states.includes(state) || (wanted && !wanted.has(local.slice(local.lastIndexOf(':') + 1)))) continue;
-      sockets.push({ inode: Number(columns[9]), state, local: addressText(local), peer: addressText(peer) });
+      const unsent = state !== TCP_LISTEN && Number.parseInt(columns[4] ?? '0', 16) > 0; // stops at the colon
+      sockets.push({ inode: Number(columns[9]), state, local: addressText(local), peer: addressText(peer), unsent });
     }
   }
   return sockets;

@@ -23,46 +23,64 @@ export interface UpgradeRequest {
   readonly policy: DrainPolicy;
 }
 
+const MAX_FAILED = 100;
+
 /** The starts of new epochs that are under way or wait, one after the other. */
 export class Starts {
   readonly #context: FrontContext;
-  readonly #aborts = new Map<string, AbortController>();
+  readonly #running = new Map<string, { readonly abort: AbortController; readonly done: Promise<void> }>();
+  /** The last ones that failed: what is asked again gets the same answer, and no second try. */
+  readonly #failed = new Map<string, SluiceError>();
 
   constructor(context: FrontContext) {
     this.#context = context;
   }
 
-  /** On failure `failed` is sent, with what serves now. Never throws. */
-  async run(upgradeId: string, start: (aborted: AbortSignal) => Promise<void>): Promise<void> {
-    const { exclusive, log, send, registry } = this.#context;
+  /**
+   * On failure `failed` is sent, with what serves now. Never throws. One that is under way is joined; one that failed fails again in
+   * the same way: a controller that has not heard of it asks once more, and what failed while it was away must not serve later.
+   */
+  run(upgradeId: string, start: (aborted: AbortSignal) => Promise<void>): Promise<void> {
+    const running = this.#running.get(upgradeId);
+    if (running !== undefined) return running.done;
     const abort = new AbortController();
-    this.#aborts.set(upgradeId, abort);
+    const done = this.#run(upgradeId, start, abort.signal).finally(() => this.#running.delete(upgradeId));
+    this.#running.set(upgradeId, { abort, done });
+    return done;
+  }
+
+  async #run(upgradeId: string, start: (aborted: AbortSignal) => Promise<void>, aborted: AbortSignal): Promise<void> {
+    const { exclusive, log, send, registry } = this.#context;
     try {
+      const failed = this.#failed.get(upgradeId);
+      if (failed !== undefined) throw failed;
       await exclusive.run(async () => {
-        abort.signal.throwIfAborted();
-        await start(abort.signal);
+        aborted.throwIfAborted();
+        await start(aborted);
       });
     } catch (thrown) {
-      const { code, message } = toSluiceError(thrown);
+      const error = toSluiceError(thrown);
+      const { code, message } = error;
+      this.#failed.set(upgradeId, error);
+      const [oldest] = this.#failed.keys();
+      if (this.#failed.size > MAX_FAILED && oldest !== undefined) this.#failed.delete(oldest);
       log('error', 'upgrade failed', { upgradeId, code, error: message });
       const servingEpoch = registry.serving()?.number ?? -1;
       send({ type: 'failed', upgradeId, code: `SLUICE_${code}`, message, servingEpoch, rolledBack: false });
       announceEpochs(this.#context);
-    } finally {
-      this.#aborts.delete(upgradeId);
     }
   }
 
   /** Gives up a start that does not serve yet. Returns whether there was one. */
   abort(upgradeId: string): boolean {
-    const abort = this.#aborts.get(upgradeId);
-    abort?.abort(new SluiceError('ABORTED', 'the upgrade was aborted'));
-    return abort !== undefined;
+    const running = this.#running.get(upgradeId);
+    running?.abort.abort(new SluiceError('ABORTED', 'the upgrade was aborted'));
+    return running !== undefined;
   }
 
   /** Gives up every start that is under way; resolves when none is. */
   async settle(): Promise<void> {
-    for (const upgradeId of this.#aborts.keys()) this.abort(upgradeId);
+    for (const upgradeId of this.#running.keys()) this.abort(upgradeId);
     await this.#context.exclusive.run(async () => {});
   }
 }

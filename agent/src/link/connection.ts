@@ -47,6 +47,8 @@ export interface Connection {
   write(message: object): boolean;
   /** The socket takes no more for now; `drain` follows. */
   readonly full: boolean;
+  /** When the last byte of the other side came. */
+  readonly heardAt: number;
   /** Resolves with why it ended, never rejects. */
   readonly ended: Promise<Ended>;
   close(): void;
@@ -101,6 +103,9 @@ export async function connect(
           write,
           get full() {
             return socket.writableNeedDrain || socket.destroyed;
+          },
+          get heardAt() {
+            return heardAt;
           },
           ended: ended.promise,
           close: () => end('closed here'),

@@ -1,6 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   type ControllerMessage,
   encodeLine,
@@ -163,6 +164,24 @@ test('a fact written just before the loss is told again', async () => {
   made.send({ type: 'crashed', epoch: 7, at: 1 });
   expect((await fake.lines.next()).type).toBe('crashed');
   first.destroy();
+  (await fake.sockets.next()).write(welcome);
+  expect((await fake.lines.next()).type).toBe('hello');
+  expect(await fake.lines.next()).toMatchObject({ type: 'crashed', epoch: 7 });
+});
+
+test('a fact written into a link that was dead already is told again', async () => {
+  const fake = controller();
+  const { link: made, states } = link([await fake.listen()]);
+  const first = await fake.sockets.next();
+  // Between two looks of the link, so that the silence lasts for longer than three pings.
+  await delay(50);
+  first.write(welcome);
+  await states.next();
+  await fake.lines.next();
+  // The last that is heard of this side. That nothing more comes is noticed after more than three pings.
+  made.send({ type: 'crashed', epoch: 7, at: 1 });
+  expect((await fake.lines.next()).type).toBe('crashed');
+  expect((await states.next()).error).toContain('silent');
   (await fake.sockets.next()).write(welcome);
   expect((await fake.lines.next()).type).toBe('hello');
   expect(await fake.lines.next()).toMatchObject({ type: 'crashed', epoch: 7 });

@@ -101,7 +101,8 @@ export function createLink(options: LinkOptions): AgentLink {
     pump();
     const ended = await open.ended;
     connection = undefined;
-    outbox.disconnected(Date.now() - 3 * pingMs);
+    // A link may have been dead since the last byte was heard.
+    outbox.disconnected(Math.min(Date.now(), open.heardAt) - 3 * pingMs);
     return { lasted: Date.now() - since, ...ended };
   };
   const wait = (round: number): Promise<void> =>

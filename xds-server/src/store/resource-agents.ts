@@ -28,6 +28,8 @@ interface Proxy {
   /** As they are stored, and which of them are not. */
   readonly written: Map<string, string>;
   object: { readonly uid: string; readonly version: string } | undefined;
+  /** One is under way: what is told meanwhile is compared with it and not with the last one. */
+  writing: boolean;
 }
 
 /**
@@ -57,7 +59,7 @@ export class MeshProxies {
     const proxy = this.#proxy(row.proxy);
     this.#self = row.replica ?? this.#self;
     proxy.rows.set(row.slot, row);
-    if (proxy.written.get(row.slot) !== counted(row)) await this.#later.soon(row.proxy);
+    if (proxy.writing || proxy.written.get(row.slot) !== counted(row)) await this.#later.soon(row.proxy);
   }
 
   async all(): Promise<readonly AgentRow[]> {
@@ -80,13 +82,15 @@ export class MeshProxies {
   }
 
   #proxy(name: string): Proxy {
-    const known = this.#proxies.get(name) ?? { rows: new Map(), written: new Map(), object: undefined };
+    const known = this.#proxies.get(name) ?? { rows: new Map(), written: new Map(), object: undefined, writing: false };
     this.#proxies.set(name, known);
     return known;
   }
 
   async #write(name: string): Promise<void> {
     const proxy = this.#proxy(name);
+    let doubtful: readonly AgentRow[] = [];
+    proxy.writing = true;
     try {
       const fresh = [...proxy.rows.values()].filter((row) => proxy.written.get(row.slot) !== counted(row));
       if (fresh.length === 0) return;
@@ -100,6 +104,7 @@ export class MeshProxies {
         }
       }
       const rows = ofOnePod([...proxy.rows.values()]);
+      doubtful = rows.filter((row) => proxy.written.get(row.slot) !== counted(row));
       const labels = { [PROXY_LABEL]: labelValue(name) };
       const metadata = { name: objectName(name), labels };
       const made =
@@ -114,10 +119,13 @@ export class MeshProxies {
       for (const row of rows) proxy.written.set(row.slot, counted(row));
     } catch (error) {
       // Another replica wrote it, or it is not known whether we did: what is stored is read again, and ours laid over it.
+      for (const { slot } of doubtful) proxy.written.delete(slot);
       this.#reread(proxy);
       if (isReason(error, 'Conflict', 'AlreadyExists', 'NotFound'))
         throw new SluiceError('KUBE_AWAY', `agents of ${name}: written by another one`, { cause: error });
       throw error;
+    } finally {
+      proxy.writing = false;
     }
   }
 

@@ -50,6 +50,8 @@ export async function putChunk(
     // Custom resources are not replaced without a version.
     const there = await api.get<ChunkSpec>(RECORD_CHUNKS, metadata.name);
     if (there === undefined) throw error;
+    // Of a replica that knows more: it has grown on.
+    if (there.spec.count >= chunk.count) return there;
     const { resourceVersion } = metadataOf(there);
     return api.replace(RECORD_CHUNKS, { metadata: { ...metadata, resourceVersion } }, spec);
   }

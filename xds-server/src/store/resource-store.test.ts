@@ -7,6 +7,9 @@ import { SILENT } from '../log.ts';
 import { FakeKube } from '../testing/fake-kube.ts';
 import { checkAgainstModel } from '../testing/store-model.ts';
 import { STORE_CONFORMANCE, sampleUpgrade } from './conformance.ts';
+import { PROXY_UPGRADES, StateApi } from './resource-api.ts';
+import { chunksOf, putChunk } from './resource-chunks.ts';
+import { pack } from './resource-payload.ts';
 import { ResourceStore } from './resource-store.ts';
 import type { AgentRow } from './store.ts';
 
@@ -89,6 +92,41 @@ describe('with an API server whose answers are lost', () => {
     await store.ping();
     await store.close();
   });
+});
+
+describe('what is told of an agent while the word before is being written', () => {
+  it.each([undefined, 'after'] as const)(
+    'is written next, though it is what was stored before (answer: %s)',
+    async (lost) => {
+      const { kube, open } = subject();
+      const store = await open();
+      const linked = { ...row, replica: 'a' };
+      await store.putAgent(linked);
+      const again = Promise.withResolvers<void>();
+      let n = 0;
+      kube.trouble = (verb) => {
+        if (verb !== 'update' || n++ > 0) return undefined;
+        // The link is back before its end is written.
+        store.putAgent({ ...linked, seenAt: 3 }).then(again.resolve, again.reject);
+        return lost;
+      };
+      await Promise.all([store.putAgent({ ...row, seenAt: 2 }), again.promise]);
+      const other = await open();
+      expect((await other.agents())[0]?.replica).toBe('a');
+      await store.close();
+    },
+  );
+});
+
+it('a replica that knows less of a record does not write over what another one put aside', async () => {
+  const { kube } = subject();
+  const api = new StateApi(kube.client, 'sluice-system');
+  const chunk = (count: number) => ({ of: 'a', part: 'record' as const, from: 0, count, items: pack(count) });
+  const put = (count: number) => putChunk(api, PROXY_UPGRADES, { name: 'a', uid: 'u' }, chunk(count), 'any');
+  await put(2);
+  await put(3);
+  await put(2);
+  expect((await chunksOf(api, 'u', 'record')).map(({ spec }) => spec.count)).toEqual([3]);
 });
 
 it('rights that an API server does not know yet are waited for: it starts, and refuses everybody', async () => {

@@ -73,6 +73,16 @@ describe('failure exits', () => {
   });
 });
 
+describe('what a rolled back upgrade left draining', () => {
+  it('is ended by its agent’s next safe word, also after one that was taken back', () => {
+    const back: UpgradeEvent = { type: 'failed', code: 'SLUICE_EPOCH_DIED', message: 'back', rolledBack: true };
+    const words = [judged(true), judged(false, T0 + 6_000), judged(true, T0 + 7_000)];
+    const { state, types } = run([turn, passed, serving, back, ...words]);
+    expect(state).toMatchObject({ phase: 'RolledBack', oldEpoch: 0 });
+    expect(types.filter((type) => type === 'authorizeReset')).toHaveLength(2);
+  });
+});
+
 describe('the deadline', () => {
   const atDeadline = (how: 'wait' | 'ask' | 'reset') => {
     const policy = { ...DEFAULT_POLICY, maxDrainMs: 10_000, atDeadline: how };
@@ -108,6 +118,13 @@ describe('orders', () => {
   it('grow from one upgrade of an epoch to the next, whatever its first agent was given', () => {
     expect(draining.order?.version).toBeGreaterThanOrEqual(T0);
     expect(buildOrder(draining, 0, T0, { known: T0 + 500 }).version).toBe(T0 + 501);
+  });
+  it('are applied where the agent says so with its hello: that it told it nobody may have heard', () => {
+    const version = draining.order?.version as number;
+    const old = (orderVersion: number) => epochStatus(0, 'draining', { upgradeId: 'u1', orderVersion });
+    const older = step(draining, hello([old(version - 1)]), around()).state;
+    expect(older.orderAppliedAt).toBeUndefined();
+    expect(step(draining, hello([old(version)]), around()).state.orderAppliedAt).toBe(around().now);
   });
   it('carry the share of the fleet’s rate from the first one on', () => {
     const starting = run([turn, passed]).state;

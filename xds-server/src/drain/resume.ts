@@ -35,6 +35,15 @@ export function hearEpochs(turn: Turn, event: Of<'epochs'>, bounds: Bounds): voi
     return;
   }
   if (!event.hello) return;
+  // That it was applied is told once, maybe to a controller that is no more.
+  const { order, orderAppliedAt } = state;
+  if (order !== undefined && orderAppliedAt === undefined && old.orderVersion === order.version) {
+    turn.set({ orderAppliedAt: turn.around.now });
+    turn.note(
+      'order-applied',
+      `epoch ${old.epoch} tells its connections to leave, as its agent says when it comes back`,
+    );
+  }
   resume(turn);
   if (old.verdict !== undefined) hearVerdict(turn, { type: 'verdict', epoch: old.epoch, verdict: old.verdict });
 }

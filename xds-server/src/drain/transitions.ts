@@ -60,8 +60,9 @@ export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
   hearEstimate(turn, event.verdict);
   if (event.verdict.limit !== undefined) noteLimit(turn, event.verdict.limit);
   if (isTerminal(state.phase)) {
-    // What an upgrade that was given up has left behind is ended by the same rule.
-    if (event.verdict.safe && state.authorisedAt === undefined) authorise(turn);
+    // What an upgrade that was given up has left behind is ended by the same rule; anew where the agent took it back meanwhile.
+    const news = state.authorisedAt === undefined || state.verdict?.safe === false;
+    if (event.verdict.safe && news) authorise(turn);
     return;
   }
   if (event.verdict.safe && state.phase === 'Draining') {

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { V1Pod } from '@kubernetes/client-node';
-import { DEFAULT_POLICY, isRolloutOver, type RolloutPods } from '@sluice/contract';
+import { DEFAULT_POLICY, isRolloutOver, type RolloutPhase, type RolloutPods } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import { maxUnavailableOf, partitionOf } from '../rollout/numbers.ts';
 import type { RolloutState } from '../rollout/state.ts';
@@ -55,18 +55,17 @@ export class Providers {
 
   /** Sets what holds for all Pods at once. Resolves to why nothing can be begun. */
   async prepare({ hup, state, pods, signal }: Preparing): Promise<Problem | undefined> {
-    const running = state !== undefined && !isRolloutOver(state.phase);
-    // Another target waits until what was begun for this one has come to its end.
-    const own = running && state.spec.pods !== undefined ? state.spec.pods : podsOf(hup);
+    const rollout = followed(hup, state);
+    const own = rollout?.spec.pods ?? podsOf(hup);
     const { sidecarSet } = own;
     if (own.provider === 'InPlace' || sidecarSet === undefined) return undefined;
     // Nothing is to be begun: then nothing is set either.
-    if (state === undefined && (hup.spec.strategy?.paused || hup.metadata?.deletionTimestamp !== undefined))
+    if (rollout === undefined && (hup.spec.strategy?.paused || hup.metadata?.deletionTimestamp !== undefined))
       return undefined;
     const kruise = this.#of(sidecarSet);
     const image = imageFor(own, pods, kruise.prepared);
     if ('problem' in image) return image.problem;
-    const wish = fleetWish(hup, state, pods.length, image.value);
+    const wish = fleetWish(hup, rollout, pods.length, image.value);
     if (kruise.prepared?.type === 'ready' && isDeepStrictEqual(kruise.wish, wish)) return undefined;
     try {
       kruise.prepared = await kruise.provider.prepare(wish, signal);
@@ -94,6 +93,17 @@ export class Providers {
   }
 }
 
+/**
+ * The rollout that the SidecarSet follows, also when it has ended: the image of another target goes in together with the selector
+ * of its first turn, or OpenKruise would begin Pods by itself. undefined: none yet, or the one that ended had another SidecarSet.
+ */
+function followed(hup: HotUpgrade, state: RolloutState | undefined): RolloutState | undefined {
+  const pods = state?.spec.pods;
+  if (state === undefined || pods === undefined || !isRolloutOver(state.phase)) return state;
+  const next = podsOf(hup);
+  return pods.provider === next.provider && pods.sidecarSet === next.sidecarSet ? state : undefined;
+}
+
 /** OpenKruise has one image for all of its Pods. */
 function imageFor(
   pods: RolloutPods,
@@ -110,10 +120,13 @@ function imageFor(
   return { problem: { reason: 'TargetUnresolved', message } };
 }
 
+/** Failed is a way back on which some got stuck. */
+const BACK: ReadonlySet<RolloutPhase> = new Set(['RollingBack', 'RolledBack', 'Failed']);
+
 function fleetWish(hup: HotUpgrade, state: RolloutState | undefined, total: number, image: string): FleetWish {
   const { namespace, selector, container } = podsOf(hup);
   const { strategy } = rolloutSpecOf(hup, DEFAULT_POLICY);
-  const back = state?.phase === 'RollingBack' || state?.phase === 'RolledBack';
+  const back = state !== undefined && BACK.has(state.phase);
   const over = state !== undefined && isRolloutOver(state.phase);
   return {
     namespace,
@@ -128,8 +141,9 @@ function fleetWish(hup: HotUpgrade, state: RolloutState | undefined, total: numb
   };
 }
 
-/** How many Pods stay as they are when a rollout is over: of one that was given up all that had no turn. */
+/** How many Pods stay as they are when a rollout is over: of one that was given up all that had no turn, and who could not go back. */
 function keptOf({ phase, members }: RolloutState, partition: number): number {
-  if (phase !== 'Aborted' && phase !== 'Failed') return partition;
+  if (phase === 'Failed') return members.filter(({ state }) => state === 'stuck').length;
+  if (phase !== 'Aborted') return partition;
   return members.filter(({ state }) => !['current', 'draining', 'upgraded', 'stuck'].includes(state)).length;
 }

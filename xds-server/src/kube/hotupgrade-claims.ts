@@ -1,5 +1,6 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import type { HotUpgrade } from './hotupgrade.ts';
+import { canonical } from './open-kruise.ts';
 import { selects } from './selector.ts';
 
 export interface Claims {
@@ -24,6 +25,25 @@ export function claimsOf(hup: HotUpgrade, all: readonly HotUpgrade[], pods: read
     else conflicts.push({ pod: pod.metadata?.name ?? '', owner: owner.metadata?.name ?? '' });
   }
   return { own, conflicts };
+}
+
+/**
+ * Who has the SidecarSet that this HotUpgrade names: an older one that names it for the same Pods. It has one image for all, and two
+ * that both set it would do so without end. undefined: this one has it.
+ */
+export function sidecarSetOwner(hup: HotUpgrade, all: readonly HotUpgrade[]): HotUpgrade | undefined {
+  const { metadata, spec } = hup;
+  if (spec.sidecarSet === undefined) return undefined;
+  return oldest(
+    all.filter(
+      (one) =>
+        one.metadata?.namespace === metadata?.namespace &&
+        one.metadata?.uid !== metadata?.uid &&
+        one.spec.sidecarSet === spec.sidecarSet &&
+        canonical(one.spec.selector) === canonical(spec.selector) &&
+        isOlder(one, hup),
+    ),
+  );
 }
 
 /** The HotUpgrade that has that Pod. */

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { newRollout } from '../rollout/state.ts';
 import { type Condition, nextConditions } from './conditions.ts';
 import { type DrainPolicyObject, type HotUpgrade, type HotUpgradeSpec, policyOf, rolloutSpecOf } from './hotupgrade.ts';
-import { claimsOf, ownerOf } from './hotupgrade-claims.ts';
+import { claimsOf, ownerOf, sidecarSetOwner } from './hotupgrade-claims.ts';
 import { conditionEvents, eventOf } from './hotupgrade-events.ts';
 import { type StatusInput, statusOf } from './hotupgrade-status.ts';
 import { lacking, withoutMissing } from './installed-crds.ts';
@@ -65,6 +65,18 @@ describe('claims', () => {
     const [one, two] = [claimsOf(elder, [elder, twin], pods), claimsOf(twin, [elder, twin], pods)];
     expect(one.own.length + two.own.length).toBe(1);
   });
+});
+
+it('a SidecarSet belongs to the oldest that names it for the same Pods', () => {
+  const kruise = { provider: 'OpenKruise', sidecarSet: 'sidecar' } as const;
+  const elder = hup('elder', kruise);
+  const younger = hup('younger', kruise, '2030-01-01T00:00:01Z');
+  const all = [younger, elder];
+  expect(sidecarSetOwner(younger, all)?.metadata?.name).toBe('elder');
+  expect(sidecarSetOwner(elder, all)).toBeUndefined();
+  // One that the set refuses, for it does not select its Pods, keeps nobody from it.
+  const other = hup('other', { ...kruise, selector: { matchLabels: { app: 'api' } } });
+  expect(sidecarSetOwner(younger, [younger, other, hup('plain')])).toBeUndefined();
 });
 
 describe('rolloutSpecOf', () => {

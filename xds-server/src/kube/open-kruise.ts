@@ -17,6 +17,7 @@
  * partition, and no selector.
  */
 import type { KubernetesObject, V1Container, V1LabelSelector, V1Pod } from '@kubernetes/client-node';
+import type { LabelSelector } from '@sluice/contract';
 import { decidePair } from './in-place.ts';
 import { atRest, HASH, HASH_WITHOUT_IMAGE, type KruisePod, notUpdated, readKruise } from './kruise-pod.ts';
 import type { AgentWords, FleetWish, ImageChange, PodStep, Prepared, SetRefusedReason, Wish } from './provider.ts';
@@ -240,7 +241,7 @@ const wait = (started: boolean, why: string): KruiseStep => ({ type: 'wait', sta
 const refuse = (reason: SetRefusedReason, why: string): Prepared => ({ type: 'refused', reason, why });
 
 /** Equal for selectors that say the same in another order, or `In` one value for a label. */
-function canonical(selector: V1LabelSelector | undefined): string {
+export function canonical(selector: LabelSelector | V1LabelSelector | undefined): string {
   const labels = Object.entries(selector?.matchLabels ?? {}).map(([key, value]) => `${key} In ${value}`);
   const more = (selector?.matchExpressions ?? []).map(
     ({ key, operator, values = [] }) => `${key} ${operator} ${[...values].sort().join(',')}`,

@@ -26,6 +26,7 @@ import {
   policyOf,
   rolloutSpecOf,
 } from './hotupgrade.ts';
+import { sidecarSetOwner } from './hotupgrade-claims.ts';
 import { decideHotUpgrade } from './hotupgrade-decide.ts';
 import { conditionEvents, eventOf } from './hotupgrade-events.ts';
 import { withFinalizer, withoutFinalizer } from './hotupgrade-finalizer.ts';
@@ -211,7 +212,14 @@ export class Reconciler {
 
   async #prepare(hup: HotUpgrade, state: RolloutState | undefined): Promise<Problem | undefined> {
     const { providers, view, signal } = this.#options;
-    const { own } = view.claims(hup);
+    const owner = sidecarSetOwner(hup, view.hotUpgrades());
+    if (owner !== undefined) {
+      const message = `SidecarSet ${hup.spec.sidecarSet} belongs to HotUpgrade ${owner.metadata?.name}, which is older`;
+      return { reason: 'OtherHotUpgrade', message };
+    }
+    const { own, conflicts } = view.claims(hup);
+    // All its Pods are another one's: it has nothing to set for them.
+    if (own.length === 0 && conflicts.length > 0) return undefined;
     return providers.prepare({ hup, state, pods: own, signal });
   }
 

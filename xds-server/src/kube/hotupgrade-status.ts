@@ -25,6 +25,20 @@ export interface StatusInput {
   readonly now: Date;
 }
 
+/** Its last rollout ended otherwise than well, as the status says of this generation. */
+export function endedBadly({ metadata, status }: HotUpgrade): boolean {
+  const bad = ['RolledBack', 'Aborted', 'Failed'].includes(status?.phase ?? '');
+  return bad && status?.observedGeneration === metadata?.generation;
+}
+
+/**
+ * What the status said of a rollout that ended badly and is not stored any more. It has to stay: by it alone the next look, and the
+ * next leader, know that the target is not to be begun anew.
+ */
+function lostEnd({ hup, state }: StatusInput): HotUpgradeStatus | undefined {
+  return state === undefined && endedBadly(hup) ? hup.status : undefined;
+}
+
 /** The whole status of a HotUpgrade: a summary of its rollout and its Pods. */
 export function statusOf(input: StatusInput): HotUpgradeStatus {
   const { hup, state, seen, fence, now } = input;
@@ -39,13 +53,15 @@ export function statusOf(input: StatusInput): HotUpgradeStatus {
       state.members.map((one) => one.name),
     );
   const image = imageOf(input);
+  const lost = lostEnd(input);
+  const rollout = state?.id ?? lost?.rollout;
   return {
     observedGeneration: generation,
     fence,
     conditions: nextConditions(hup.status?.conditions ?? [], findings(input), generation, now),
-    phase: state?.phase ?? (hup.spec.strategy?.paused ? 'Paused' : 'Pending'),
-    reason: reasonOf(input).slice(0, MAX_REASON),
-    ...(state !== undefined && { rollout: state.id }),
+    phase: state?.phase ?? lost?.phase ?? (hup.spec.strategy?.paused ? 'Paused' : 'Pending'),
+    reason: (lost?.reason ?? reasonOf(input)).slice(0, MAX_REASON),
+    ...(rollout !== undefined && { rollout }),
     ...(image !== undefined && { image }),
     ...(state !== undefined &&
       goals !== undefined && { stage: Math.min(state.stage + 1, goals.length), stages: goals.length }),
@@ -74,7 +90,8 @@ function reasonOf({ state, problem, missing, seen, hup }: StatusInput): string {
 }
 
 /** Also those that are False, for a reader has to see that somebody looked. */
-function findings({ hup, state, seen, conflicts, problem, missing, between }: StatusInput): Finding[] {
+function findings(input: StatusInput): Finding[] {
+  const { hup, state, seen, conflicts, problem, missing, between } = input;
   const found = (type: string, holds: boolean, reason: string, message: string): Finding => ({
     type,
     status: holds ? 'True' : 'False',
@@ -94,7 +111,7 @@ function findings({ hup, state, seen, conflicts, problem, missing, between }: St
       phase === 'Done' ? 'Done' : 'NotDone',
       phase === 'Done' ? (state?.reason ?? '') : '',
     ),
-    failure(state),
+    lostEnd(input)?.conditions?.find(({ type }) => type === 'Failed') ?? failure(state),
     conflicts.length === 0
       ? found('Conflict', false, 'NoConflict', '')
       : found('Conflict', true, 'OtherHotUpgrade', conflictText(conflicts)),

@@ -6,7 +6,7 @@ import { type Condition, nextConditions } from './conditions.ts';
 import { type DrainPolicyObject, type HotUpgrade, type HotUpgradeSpec, policyOf, rolloutSpecOf } from './hotupgrade.ts';
 import { claimsOf, ownerOf, sidecarSetOwner } from './hotupgrade-claims.ts';
 import { conditionEvents, eventOf } from './hotupgrade-events.ts';
-import { type StatusInput, statusOf } from './hotupgrade-status.ts';
+import { endedBadly, type StatusInput, statusOf } from './hotupgrade-status.ts';
 import { lacking, withoutMissing } from './installed-crds.ts';
 import { selects } from './selector.ts';
 
@@ -164,6 +164,24 @@ describe('statusOf', () => {
       reason: 'why',
       fence: 7,
     });
+  });
+
+  it('keeps a bad end whose rollout is not stored any more: the target is not begun anew, however often it is looked at', () => {
+    const failed = {
+      type: 'Failed',
+      status: 'True',
+      reason: 'RolledBack',
+      message: 'm',
+      lastTransitionTime: '',
+    } as const;
+    const before = { observedGeneration: 3, phase: 'RolledBack', reason: 'analysis: 1 crash', rollout: 'r1' };
+    const ended = { ...hup('web'), status: { ...before, conditions: [failed] } };
+    const after = of({ hup: ended });
+    expect(after).toMatchObject(before);
+    expect(condition({ hup: ended }, 'Failed')).toMatchObject({ status: 'True', reason: 'RolledBack' });
+    expect(endedBadly({ ...ended, status: after })).toBe(true);
+    // What was changed since is another thing.
+    expect(of({ hup: { ...ended, metadata: { ...ended.metadata, generation: 4 } } }).phase).toBe('Pending');
   });
 
   it('keeps the conditions within what the CRD allows, also of a large fleet', () => {

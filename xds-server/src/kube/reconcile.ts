@@ -30,7 +30,7 @@ import { sidecarSetOwner } from './hotupgrade-claims.ts';
 import { decideHotUpgrade } from './hotupgrade-decide.ts';
 import { conditionEvents, eventOf } from './hotupgrade-events.ts';
 import { withFinalizer, withoutFinalizer } from './hotupgrade-finalizer.ts';
-import { statusOf } from './hotupgrade-status.ts';
+import { endedBadly, statusOf } from './hotupgrade-status.ts';
 import { withoutMissing } from './installed-crds.ts';
 import { KubeFleet, type PodsSeen } from './kube-fleet.ts';
 import type { KubeView } from './kube-view.ts';
@@ -332,11 +332,6 @@ async function cutsOf(store: Store, upgradeId: string): Promise<number> {
   const state = (await store.upgrade(upgradeId))?.state;
   if (state === undefined || state.override !== undefined) return 0;
   return (state.connections?.cut ?? []).filter((one) => one.released === undefined).length;
-}
-
-function endedBadly({ metadata, status }: HotUpgrade): boolean {
-  const bad = ['RolledBack', 'Aborted', 'Failed'].includes(status?.phase ?? '');
-  return bad && status?.observedGeneration === metadata?.generation;
 }
 
 /** Without what says the same again. */

@@ -1,4 +1,4 @@
-import type { RolloutMember } from '@sluice/contract';
+import type { RolloutCounts, RolloutMember } from '@sluice/contract';
 import type { Observed } from './state.ts';
 import type { Turn } from './turn.ts';
 
@@ -9,7 +9,8 @@ export function observe(turn: Turn): void {
     const seen = turn.fleet.get(member.name);
     if (seen !== undefined && seen.uid === member.uid) continue;
     const left = UNDER_WAY.has(member.state) ? { left: (turn.state.left ?? 0) + 1 } : {};
-    turn.set({ members: turn.state.members.filter((one) => one.name !== member.name), ...left });
+    const members = turn.state.members.filter((one) => one.name !== member.name);
+    turn.set({ members, baseline: without(turn.state.baseline, member), ...left });
     turn.note('gone', `${member.name} is not in the fleet any more`, member.name);
   }
   const known = new Set(turn.state.members.map((one) => one.name));
@@ -24,6 +25,19 @@ export function observe(turn: Turn): void {
     if (zone !== member.zone) turn.member(member.name, { zone });
     follow(turn, member, seen);
   }
+}
+
+/**
+ * What went wrong with one that leaves still counts, and what was forgiven of it forgives nothing of others: the counts fall by its
+ * own, and so does what they are held against.
+ */
+function without(baseline: RolloutCounts, { failures, crashes, cut }: RolloutMember): RolloutCounts {
+  return {
+    ...baseline,
+    failedUpgrades: baseline.failedUpgrades - failures,
+    crashes: baseline.crashes - crashes,
+    cutConnections: baseline.cutConnections - cut,
+  };
 }
 
 const UNDER_WAY: ReadonlySet<string> = new Set(['starting', 'draining', 'flipping']);

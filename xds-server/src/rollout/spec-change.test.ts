@@ -60,3 +60,30 @@ it('one that is made anew under the same name is another member; who left in the
   expect(state.members.find(({ name }) => name === 'p0')?.upgradeId).not.toBe(begun.members[0]?.upgradeId);
   expect(plan(begun, [seen('p0')], 3).state.left).toBeUndefined();
 });
+
+it('the failures of members that left are neither forgotten nor do they make up for those of others', () => {
+  const wide = { ...spec(0), strategy: { ...DEFAULT_STRATEGY, canary: 0, maxUnavailable: 2 } };
+  const failed = (name: string, { members }: RolloutState): Observed => {
+    const id = members.find((one) => one.name === name)?.upgradeId ?? '';
+    return seen(name, { step: { id, state: 'failed', reason: 'it does not come up', cut: 0 } });
+  };
+  const begun = plan(newRollout('r', wide, 1), [seen('p0'), seen('p1'), seen('p2'), seen('p3')], 2).state;
+  const both = [failed('p0', begun), failed('p1', begun), seen('p2'), seen('p3')];
+  const paused = plan(begun, both, 3).state;
+  expect([paused.phase, states(paused)]).toEqual(['Paused', ['failed', 'failed', 'waiting', 'waiting']]);
+  // Deleted and resumed: what comes from now on is judged, the first failure of it.
+  const resumed = plan(paused, [seen('p0'), seen('p1'), seen('p2'), seen('p3')], 4, { type: 'resume', by: 'jo' }).state;
+  const left = plan(resumed, [seen('p2'), seen('p3')], 5).state;
+  expect([left.phase, states(left)]).toEqual(['Progressing', ['starting', 'starting']]);
+  expect(plan(left, [failed('p2', left), seen('p3')], 6).state).toMatchObject({
+    phase: 'Paused',
+    reason: 'analysis: 1 failed upgrades, at most 0 allowed',
+  });
+  // One that is allowed counts on when its member is gone.
+  const one = { ...wide, analysis: { ...DEFAULT_ANALYSIS, maxFailedUpgrades: 1 } };
+  const first = plan(newRollout('r', one, 1), [seen('p0'), seen('p1')], 2).state;
+  const second = plan(first, [failed('p0', first), seen('p1')], 3).state;
+  const third = plan(second, [seen('p1')], 4).state;
+  expect(third.phase).toBe('Progressing');
+  expect(plan(third, [failed('p1', third)], 5).state.phase).toBe('Paused');
+});

@@ -136,7 +136,7 @@ export class KubeFleet implements Fleet {
   }
 
   /** @returns whether the Pod is between two images */
-  async #step({ id, spec }: RolloutState, member: RolloutMember): Promise<boolean> {
+  async #step({ id, spec, phase }: RolloutState, member: RolloutMember): Promise<boolean> {
     const { pod: find, means, log, signal } = this.#options;
     const place = podOfProxy(member.name);
     const pod = place && find(place.namespace, place.name);
@@ -152,7 +152,7 @@ export class KubeFleet implements Fleet {
     this.#stepped.set(member.uid, version);
     let changed = false;
     try {
-      const step = await way.provider.step(pod, wish, facts.words, { ...leave(member.state), signal });
+      const step = await way.provider.step(pod, wish, facts.words, { ...leave(member.state, phase), signal });
       if (step.type === 'wait') return step.started;
       if (step.type !== 'upgrade' && step.type !== 'reset' && step.type !== 'undo') return step.type === 'failed';
       changed = true;

@@ -190,6 +190,12 @@ describe('KubeFleet', () => {
     expect(stuck.patch).toHaveBeenCalledTimes(1);
   });
 
+  it.each(['Aborting', 'RollingBack'] as const)('begins nobody any more in phase %s', async (phase) => {
+    const { fleet, patch, state } = rig(FRESH, SERVES);
+    await fleet.carryOn({ ...state(ordered), phase });
+    expect(patch).not.toHaveBeenCalled();
+  });
+
   it('takes a Pod that changed meanwhile for one that is to be looked at again, and any other error for one', async () => {
     const { fleet, patch, state } = rig(FRESH, SERVES);
     patch.mockRejectedValueOnce(new KubeError(409, 'Conflict', 'it changed'));

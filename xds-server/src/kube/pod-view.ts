@@ -3,7 +3,7 @@
  * the member of the rollout: a new leader sees the same.
  */
 import type { V1Container, V1Pod } from '@kubernetes/client-node';
-import type { MemberState, RolloutMember, RolloutPods } from '@sluice/contract';
+import type { MemberState, RolloutMember, RolloutPhase, RolloutPods } from '@sluice/contract';
 import type { Observed } from '../rollout/state.ts';
 import { imageOf } from './in-place.ts';
 import type { AgentWords, PodStep, Provider, Slot, StepOptions, Wish } from './provider.ts';
@@ -62,10 +62,14 @@ export function wishOf(facts: PodFacts, member?: Pick<RolloutMember, 'state' | '
   return image === undefined ? undefined : { container: pods.container, emptyImage, image };
 }
 
-/** What a provider may do with the Pod of a member in that state: an order that is stored may be begun at any time. */
-export function leave(state: MemberState): Pick<StepOptions, 'begin' | 'undo'> {
+/**
+ * What a provider may do with the Pod of a member in that state: an order that is stored may be begun at any time, but not when all that is
+ * not begun is being given up.
+ */
+export function leave(state: MemberState, phase: RolloutPhase): Pick<StepOptions, 'begin' | 'undo'> {
+  const givenUp = phase === 'Aborting' || phase === 'RollingBack';
   return {
-    begin: state === 'starting' || state === 'flipping',
+    begin: (state === 'starting' && !givenUp) || state === 'flipping',
     // What does not come up is left as it is until the rollout has taken in that it failed.
     undo: state !== 'starting' && state !== 'flipping' && state !== 'waiting',
   };

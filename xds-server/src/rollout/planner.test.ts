@@ -154,6 +154,22 @@ describe('a rollout', () => {
     expect(run.states()).toEqual(['rolledBack', 'rolledBack', 'failed', 'rolledBack', 'waiting']);
   });
 
+  it('who was ordered a moment ago is not taken for never begun: it may begin yet, and is flipped back then', () => {
+    const run = new Run(2, spec({ canary: 0, maxUnavailable: 2 }));
+    const orders = plan(run.state, run.fleet.observe(), run.now);
+    run.state = orders.state;
+    run.step({ type: 'rollback', by: 'jo' });
+    expect([run.state.phase, run.states()]).toEqual(['RollingBack', ['starting', 'starting']]);
+    // Only now the fleet shows what was ordered of one of them.
+    run.fleet.carryOut(orders.actions[0] as (typeof orders.actions)[number]);
+    run.fleet.advance('p0');
+    run.now = run.wakeAt ?? 0;
+    run.step();
+    expect(run.states()).toEqual(['flipping', 'waiting']);
+    run.advance('p0');
+    expect([run.state.phase, run.states()]).toEqual(['RolledBack', ['rolledBack', 'waiting']]);
+  });
+
   it('crashes, cut connections and metrics are judged too', () => {
     const run = new Run(2, spec({}, { maxP99Ms: 100 }));
     run.step();

@@ -247,12 +247,17 @@ function finish(turn: Turn): void {
   turn.phase('Done', parts.join('; '));
 }
 
-/** Ends what does not serve yet. One whose order never arrived has nothing to be ended. */
+/**
+ * Ends what does not serve yet. One whose order never arrived has nothing to be ended; but an order that was given a moment ago may be on its
+ * way, or not be seen yet: whoever is taken for never begun and begins all the same would keep the target.
+ */
 function endStarting(turn: Turn): boolean {
-  for (const { name, state, upgradeId } of turn.state.members) {
+  for (const { name, state, upgradeId, attempts = 0 } of turn.state.members) {
     if (state !== 'starting' || upgradeId === undefined) continue;
-    turn.order({ type: 'abort', member: name, id: upgradeId });
-    if (turn.fleet.get(name)?.step?.id !== upgradeId) turn.member(name, { state: 'waiting', reason: 'never begun' });
+    const begun = turn.fleet.get(name)?.step?.id === upgradeId;
+    if (!begun && attempts > 0 && turn.now >= turn.dueAt(name)) {
+      turn.member(name, { state: 'waiting', reason: 'never begun' });
+    } else turn.order({ type: 'abort', member: name, id: upgradeId });
   }
   return turn.state.members.some((one) => one.state === 'starting');
 }

@@ -61,8 +61,12 @@ export function plan(
   if (turn.state.phase === 'Progressing') progress(turn);
   if (turn.state.phase === 'Aborting') giveUp(turn);
   if (turn.state.phase === 'RollingBack') flipBack(turn);
+  // That one starts for too long is nothing that happens.
+  if (turn.state.members.some((one) => one.state === 'starting')) turn.wake(turn.now + LOOK_MS);
   return turn.done();
 }
+
+const LOOK_MS = 60_000;
 
 /** Goes on where the partition, or members that came since, leave something to do. */
 function reopen(turn: Turn): void {
@@ -283,7 +287,7 @@ function flipBack(turn: Turn): void {
       turn.note('stuck', `${name}: ${reason}`, name);
     }
   }
-  const toFlip = turn.state.members.filter((one) => one.state === 'draining' || one.state === 'upgraded');
+  const toFlip = turn.state.members.filter((one) => hasTarget(turn, one));
   // One that only drains serves already: it is in nobody's way, also where `until` is `reset`.
   const isOut = ({ name, state }: RolloutMember): boolean =>
     state === 'starting' || state === 'flipping' || !turn.fleet.get(name)?.available;
@@ -299,7 +303,7 @@ function flipBack(turn: Turn): void {
     turn.note('flipping', `${name} is flipped back`, name);
     turn.order({ type: 'flip', member: name, id: upgradeId, backId });
   }
-  const left = turn.state.members.filter((one) => ['draining', 'upgraded', 'flipping'].includes(one.state));
+  const left = turn.state.members.filter((one) => one.state === 'flipping' || hasTarget(turn, one));
   if (starting || left.length > 0) {
     const reason = turn.state.rollbackBy ?? '';
     turn.set({ reason: `${reason}; ${left.length} to be flipped back: ${names(left.map((one) => one.name))}` });
@@ -308,6 +312,13 @@ function flipBack(turn: Turn): void {
   const stuck = turn.state.members.filter((one) => one.state === 'stuck').map((one) => one.name);
   if (stuck.length > 0) turn.phase('Failed', `could not be flipped back: ${names(stuck)}`);
   else turn.phase('RolledBack', turn.state.rollbackBy ?? 'flipped back');
+}
+
+/** Also one that counts as failed, and took over all the same: later than it should, or before it went down. */
+function hasTarget(turn: Turn, { name, state, from, servedAt }: RolloutMember): boolean {
+  if (state !== 'failed' || from === undefined) return state === 'draining' || state === 'upgraded';
+  const serving = turn.fleet.get(name)?.serving;
+  return serving !== from && (serving !== undefined || servedAt !== undefined);
 }
 
 /** Number of the order that changed it. */

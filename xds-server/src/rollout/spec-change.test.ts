@@ -87,3 +87,37 @@ it('the failures of members that left are neither forgotten nor do they make up 
   expect(third.phase).toBe('Progressing');
   expect(plan(third, [failed('p1', third)], 5).state.phase).toBe('Paused');
 });
+
+it('a rollback flips back who failed and serves the target all the same, and nobody else who failed', () => {
+  const wide = { ...spec(0), strategy: { ...DEFAULT_STRATEGY, canary: 0, maxUnavailable: 3 } };
+  const fleet = ['p0', 'p1', 'p2'];
+  const begun = plan(
+    newRollout('r', wide, 1),
+    fleet.map((name) => seen(name)),
+    2,
+  ).state;
+  const failed = plan(
+    begun,
+    begun.members.map(({ name, upgradeId = '' }) =>
+      seen(name, { step: { id: upgradeId, state: 'failed', reason: 'too late', cut: 0 } }),
+    ),
+    3,
+  ).state;
+  expect(states(failed)).toEqual(['failed', 'failed', 'failed']);
+  // p1 came up later; of p2 nobody serves, but the target never did.
+  const { serving: _, ...silent } = seen('p2', { available: false });
+  const late = [seen('p0'), seen('p1', { serving: 'b', upToDate: true }), silent];
+  const { state, actions } = plan(failed, late, 4, { type: 'rollback', by: 'jo' });
+  expect([state.phase, states(state)]).toEqual(['RollingBack', ['failed', 'flipping', 'failed']]);
+  expect(actions).toMatchObject([{ type: 'flip', member: 'p1' }]);
+  const back = state.members[1]?.backId ?? '';
+  const over = plan(state, [seen('p0'), seen('p1', { step: step(back, 'done') }), silent], 5).state;
+  expect([over.phase, states(over)]).toEqual(['RolledBack', ['failed', 'rolledBack', 'failed']]);
+});
+
+it('it is looked at each minute while somebody starts: that it takes too long is no event', () => {
+  const first = plan(newRollout('r', spec(0), 1), [seen('p0')], 2);
+  const id = first.state.members[0]?.upgradeId ?? '';
+  const starts = seen('p0', { step: { id, state: 'starting', reason: 'starts', cut: 0 } });
+  expect(plan(first.state, [starts], 10).wakeAt).toBe(60_010);
+});

@@ -51,6 +51,12 @@ describe('decideHotUpgrade', () => {
       { type: 'event', event: { type: 'spec' } },
     ],
     ['pauses', { state: state(), paused: true }, { type: 'event', event: { type: 'pause', by: PAUSED_BY } }],
+    [
+      'pauses what it could not begin any more, such as without its DrainPolicy',
+      { state: state(), spec: undefined, paused: true },
+      { type: 'event', event: { type: 'pause', by: PAUSED_BY } },
+    ],
+    ['pauses nothing that is over', { state: state({ phase: 'Done' }), spec: undefined, paused: true }, NOTHING],
     ['pauses once', { state: state(pause('user', `by ${PAUSED_BY}`)), paused: true }, NOTHING],
     [
       'resumes what it paused',

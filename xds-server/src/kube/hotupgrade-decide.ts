@@ -2,7 +2,7 @@
  * What a HotUpgrade asks of its rollout, as a pure function. The rollout is the planner's; here is decided only when there is one.
  *
  *   no rollout --a Pod is there--> create            paused, a problem, an old CRD: it is not begun
- *   running    --strategy, analysis, policy--> spec   --paused--> pause, resume
+ *   running    --strategy, analysis, policy--> spec   --paused--> pause (also with a problem), resume
  *              --another target--> abort (what has begun comes to its end) --over--> create the next one
  *   Done       --partition, new Pods--> spec: it goes on
  *   RolledBack, Aborted, Failed: stays so until there is another target
@@ -48,7 +48,8 @@ export function decideHotUpgrade(now: Situation): Decision {
     if (state !== undefined && !isRolloutOver(state.phase)) return ended(state, 'the HotUpgrade is deleted');
     return now.between === 0 ? { type: 'release' } : NOTHING;
   }
-  if (spec === undefined) return NOTHING;
+  // What runs goes on as it was, but can be stopped.
+  if (spec === undefined) return paused && canPause(state) ? event({ type: 'pause', by: PAUSED_BY }) : NOTHING;
   const create: Decision = total > 0 && !paused ? { type: 'create', spec } : NOTHING;
   if (state === undefined) return now.endedBadly ? NOTHING : create;
   if (!isDeepStrictEqual(state.spec.pods?.target, spec.pods?.target)) {
@@ -61,11 +62,15 @@ export function decideHotUpgrade(now: Situation): Decision {
   if (changed) return event({ type: 'spec', spec });
   if (state.phase !== 'Progressing' && state.phase !== 'Paused') return NOTHING;
   const { pause } = state;
-  if (paused && pause?.by !== 'user') return event({ type: 'pause', by: PAUSED_BY });
+  if (paused && canPause(state)) return event({ type: 'pause', by: PAUSED_BY });
   // What a person paused by the API is not resumed by a field that never said so.
   if (!paused && pause?.by === 'user' && pause.reason === `by ${PAUSED_BY}`)
     return event({ type: 'resume', by: PAUSED_BY });
   return NOTHING;
+}
+
+function canPause(state: RolloutState | undefined): boolean {
+  return (state?.phase === 'Progressing' || state?.phase === 'Paused') && state.pause?.by !== 'user';
 }
 
 /** What has begun comes to its end; a flip back that is under way is no less an end. */

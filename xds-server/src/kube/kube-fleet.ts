@@ -56,7 +56,9 @@ export class KubeFleet implements Fleet {
   /** Rejects with PROVIDER_NOT_READY: that nobody is seen does not mean that nobody is there. */
   async observe({ spec, members }: RolloutState): Promise<readonly Observed[]> {
     const { podsOf, means, cuts, now = Date.now } = this.#options;
-    if (spec.pods === undefined) return [];
+    const own = spec.pods === undefined ? [] : podsOf(spec.pods);
+    // Of a HotUpgrade that is gone there are none, and no provider: its rollout ends, or it would hold its Pods for ever.
+    if (spec.pods === undefined || own.length === 0) return [];
     const way = means(spec.pods);
     if (way === undefined) {
       const { provider, namespace, name } = spec.pods;
@@ -65,7 +67,7 @@ export class KubeFleet implements Fleet {
     const known = new Map(members.map((one) => [one.name, one]));
     const all: Observed[] = [];
     const ended: { readonly at: number; readonly upgradeId: string }[] = [];
-    for (const pod of podsOf(spec.pods)) {
+    for (const pod of own) {
       const facts = this.#facts(pod, spec.pods, way);
       const seen = observePod(facts, known.get(nameOf(pod)), now());
       if (seen === undefined) continue;

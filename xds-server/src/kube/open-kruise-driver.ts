@@ -1,6 +1,6 @@
 import type { V1Pod } from '@kubernetes/client-node';
 import type { Log } from '../log.ts';
-import { isReason, type Kind, type KubeClient, PODS } from './client.ts';
+import { isReason, type Kind, type KubeClient, KubeError, PODS } from './client.ts';
 import { Informer } from './informer.ts';
 import { decideKruisePod, decideSet, type KruiseChange, type SidecarSet, undoOf } from './open-kruise.ts';
 import type { AgentWords, FleetWish, PodStep, Prepared, Provider, StepOptions, Wish } from './provider.ts';
@@ -95,7 +95,8 @@ export class OpenKruiseProvider implements Provider {
     try {
       this.#set = await this.#client.get<SidecarSet>(SIDECAR_SETS, { name: this.#sidecarSet }, signal);
     } catch (error) {
-      if (!isReason(error, 'NotFound')) throw error;
+      // Where there is no OpenKruise the API server knows no such path: it says so in a text and gives no reason.
+      if (!(error instanceof KubeError && error.status === 404)) throw error;
       this.#set = undefined;
     }
     return this.#set;

@@ -360,8 +360,11 @@ describe('OpenKruiseProvider', () => {
   const OPTIONS = { begin: true, undo: false };
 
   it('says by name that there is no such set', async () => {
-    const { provider } = record(new KubeError(404, 'NotFound', 'no such kind'));
-    expect(await provider.prepare(FLEET)).toMatchObject({ type: 'refused', reason: 'NoSidecarSet' });
+    // The second: a cluster without OpenKruise, whose API server answers `404 page not found`.
+    for (const reason of ['NotFound', 'Unknown']) {
+      const { provider } = record(new KubeError(404, reason, 'no such kind'));
+      expect(await provider.prepare(FLEET)).toMatchObject({ type: 'refused', reason: 'NoSidecarSet' });
+    }
   });
 
   it('prepares the set once, and gives a Pod its turn only when it may begin', async () => {

@@ -205,6 +205,22 @@ describe('KubeFleet', () => {
     await expect(fleet.carryOut(order, state(ordered))).rejects.toThrow('no');
   });
 
+  it('sees nobody of a HotUpgrade that is gone, and tells of a provider that is not ready for one that is there', async () => {
+    const { state, now } = rig(FRESH, SERVES);
+    const fleet = (all: readonly V1Pod[]) =>
+      new KubeFleet({
+        pod: () => now.pod,
+        podsOf: () => all,
+        words: { of: () => now.words, onChange: () => () => undefined },
+        means: () => undefined,
+        cuts: async () => 0,
+        log: SILENT,
+        signal: new AbortController().signal,
+      });
+    expect(await fleet([]).observe(state(ordered))).toEqual([]);
+    await expect(fleet([FRESH]).observe(state(ordered))).rejects.toMatchObject({ code: 'PROVIDER_NOT_READY' });
+  });
+
   it('asks what was cut only of who is done', async () => {
     const told = { epochs: [{ ...epoch('serving'), upgradeId: 'slot-2-1' }] };
     const { fleet, state } = rig(pod([EMPTY, B]), { '2': told });

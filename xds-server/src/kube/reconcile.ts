@@ -153,9 +153,9 @@ export class Reconciler {
   #changed(key: string): void {
     this.#queue.add(key);
     const [namespace = '', name = ''] = key.split('/');
-    const uid = this.#options.view.hotUpgrade(namespace, name)?.metadata?.uid ?? '';
-    const id = this.#states.get(uid)?.id;
-    if (id !== undefined) this.rollouts.changed(id);
+    // By name: that of a HotUpgrade that is gone has to hear of it too.
+    for (const { id, spec } of this.rollouts.active())
+      if (spec.pods?.namespace === namespace && spec.pods.name === name) this.rollouts.changed(id);
   }
 
   #moved(state: RolloutState): void {
@@ -238,6 +238,8 @@ export class Reconciler {
     const deleting = hup.metadata?.deletionTimestamp !== undefined;
     const { problem: wrong, spec } = this.#resolve(hup);
     const unready = await this.#prepare(hup, this.#states.get(uid));
+    // Without its SidecarSet nothing of its Pods is seen or done any more: there is nothing to wait for.
+    if (deleting && unready?.reason === 'NoSidecarSet') return withoutFinalizer(this.#options, hup);
     let problem = wrong ?? unready;
     const pods = podsOf(hup);
     const look = (): PodsSeen | undefined => this.#fleet.look(pods, this.#states.get(uid)?.members ?? []);

@@ -31,6 +31,8 @@ export class KubeView {
   readonly #pods: Informer<V1Pod>;
   readonly #hups: Informer<HotUpgrade>;
   readonly #policies: Informer<DrainPolicyObject>;
+  /** DrainPolicies that are gone, and that a HotUpgrade named: what it has begun goes on by them. */
+  readonly #left = new Map<string, DrainPolicyObject>();
   readonly #byNamespace = new Map<string, Map<string, V1Pod>>();
   readonly #listeners = new Set<ViewListener>();
   readonly #standard: DrainPolicy;
@@ -55,7 +57,7 @@ export class KubeView {
     this.#policies = new Informer<DrainPolicyObject>(
       client,
       DRAIN_POLICIES,
-      { changed: (policy) => this.#policyChanged(policy), gone: (policy) => this.#policyChanged(policy) },
+      { changed: (policy) => this.#policyChanged(policy), gone: (policy) => this.#policyGone(policy) },
       options,
     );
   }
@@ -105,13 +107,18 @@ export class KubeView {
     return claimsOf(hup, this.#hups.items(), [...pods]);
   }
 
-  /** The drain policy that the HotUpgrade of that proxy's Pod means. undefined: none has it, or it can not be resolved. */
+  /**
+   * The drain policy that the HotUpgrade of that proxy's Pod means; of one whose DrainPolicy was deleted the one it had. undefined: none has
+   * the Pod, or it can not be resolved.
+   */
   policyOf(proxy: string): DrainPolicy | undefined {
     const place = podOfProxy(proxy);
     const pod = place && this.pod(place.namespace, place.name);
     const hup = pod && ownerOf(pod, this.#hups.items());
     if (hup === undefined) return undefined;
-    const found = policyOf(hup, (namespace, name) => this.drainPolicy(namespace, name), this.#standard);
+    const known = (namespace: string, name: string): DrainPolicyObject | undefined =>
+      this.drainPolicy(namespace, name) ?? this.#left.get(`${namespace}/${name}`);
+    const found = policyOf(hup, known, this.#standard);
     return 'value' in found ? found.value : undefined;
   }
 
@@ -148,7 +155,16 @@ export class KubeView {
       if (other.metadata?.namespace === hup.metadata?.namespace) this.#tell(other);
   }
 
+  #policyGone(policy: DrainPolicyObject): void {
+    this.#policyChanged(policy);
+    const { namespace, name } = policy.metadata ?? {};
+    const isNamed = ({ metadata, spec }: HotUpgrade): boolean =>
+      metadata?.namespace === namespace && spec.policy?.name === name;
+    if (this.#hups.items().some(isNamed)) this.#left.set(`${namespace}/${name}`, policy);
+  }
+
   #policyChanged({ metadata }: DrainPolicyObject): void {
+    this.#left.delete(`${metadata?.namespace}/${metadata?.name}`);
     for (const listener of this.#listeners) listener.drainPolicy(`${metadata?.namespace}/${metadata?.name}`);
     for (const hup of this.#hups?.items() ?? [])
       if (hup.metadata?.namespace === metadata?.namespace && hup.spec.policy?.name === metadata?.name) this.#tell(hup);

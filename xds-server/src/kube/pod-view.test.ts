@@ -123,6 +123,14 @@ describe('observePod', () => {
     expect(observePod(facts(one, words), known, 2)?.step?.state).toBe(expected);
   });
 
+  it('takes one that went back for one that does not have the target', () => {
+    const back = member('rolledBack', { upgradeId: 'r-1', backId: 'r-2', from: A });
+    expect(observePod(facts(FRESH, SERVES), back, 2)).toMatchObject({ upToDate: false, available: true });
+    expect(observePod(facts(pod([EMPTY, B]), { '2': says('serving') }), back, 2)).toMatchObject({ upToDate: true });
+    const upgraded = member('upgraded', { upgradeId: 'r-1', from: A });
+    expect(observePod(facts(pod([EMPTY, B]), {}), upgraded, 2)).toMatchObject({ upToDate: true, available: false });
+  });
+
   it('gives up a start that takes too long', () => {
     const seen = (now: number) => observePod(facts(pod([A, B]), SERVES), ordered, now)?.step?.state;
     expect([seen(START_LIMIT_MS), seen(START_LIMIT_MS + 2)]).toEqual(['starting', 'failed']);
@@ -188,6 +196,12 @@ describe('KubeFleet', () => {
     expect(stuck.patch).not.toHaveBeenCalled();
     await stuck.fleet.carryOn(stuck.state(member('failed', { upgradeId: 'r-1', from: A })));
     expect(stuck.patch).toHaveBeenCalledTimes(1);
+    // What an earlier rollout left behind would fail the next one at once.
+    const before = rig(pod([A, 'mesh/proxy:c'], [1, 'ErrImagePull']), SERVES);
+    await before.fleet.carryOn(before.state(member('waiting')));
+    expect(before.patch.mock.calls[0]?.[3]).toMatchObject({
+      spec: { containers: [{ name: 'proxy-2', image: EMPTY }] },
+    });
   });
 
   it.each(['Aborting', 'RollingBack'] as const)('begins nobody any more in phase %s', async (phase) => {

@@ -71,7 +71,8 @@ export function leave(state: MemberState, phase: RolloutPhase): Pick<StepOptions
   return {
     begin: (state === 'starting' && !givenUp) || state === 'flipping',
     // What does not come up is left as it is until the rollout has taken in that it failed.
-    undo: state !== 'starting' && state !== 'flipping' && state !== 'waiting',
+    // One that waits has it from an earlier rollout, and could not be begun with it.
+    undo: state !== 'starting' && state !== 'flipping',
   };
 }
 
@@ -86,6 +87,7 @@ export function observePod(facts: PodFacts, member: RolloutMember | undefined, n
   const begun = same !== undefined && orderOf(same) !== undefined;
   if ((wish === undefined || step?.type === 'refused') && !begun) return undefined;
   const serving = servingImage(facts);
+  const target = targetImage(facts);
   const what = same === undefined ? undefined : stepOf(same, step, wish, serving, now);
   return {
     name: proxyOfPod(namespace, name),
@@ -94,7 +96,8 @@ export function observePod(facts: PodFacts, member: RolloutMember | undefined, n
     // One that is still in the middle of what an earlier rollout began is nobody's first choice.
     reachable: isHeard(words) && (begun || !isBetween(step)),
     available: serving !== undefined && isReady(pod),
-    upToDate: step?.type === 'done' || (serving !== undefined && serving === wish?.image),
+    // Of one on its way back the wish is not the target.
+    upToDate: target !== undefined && (serving === target || (step?.type === 'done' && wish?.image === target)),
     ...(serving !== undefined && { serving }),
     ...(what !== undefined && { step: what }),
   };

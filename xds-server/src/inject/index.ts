@@ -41,8 +41,6 @@ export function startInjection({
   const port = Number(config.listen.slice(colon + 1));
   const server = new WebhookServer({ host, port, config: config.sidecar, log, onReview, lingerMs });
   const serving = Promise.withResolvers<void>();
-  // Somebody may not wait for it.
-  serving.promise.catch(() => undefined);
   const service = `${config.service}.${namespace}.svc`;
   const keeper = new CertificateKeeper({
     client,
@@ -53,9 +51,9 @@ export function startInjection({
     times: config.certificates,
     log,
     onServing: (identity) => {
+      // One that can not be served may be followed by another that can.
       server.serve(identity).then(serving.resolve, (error: Error) => {
         log.error({ err: error }, 'webhook: the certificate can not be served');
-        serving.reject(error);
       });
     },
   });

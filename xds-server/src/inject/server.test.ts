@@ -1,4 +1,5 @@
 import https from 'node:https';
+import net from 'node:net';
 import type { V1Pod } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SILENT } from '../log.ts';
@@ -112,6 +113,20 @@ test('another certificate is served to new connections from now on', async () =>
   await server.serve(await issue(authorities[1]!, ['127.0.0.1'], { now, days: 1 }));
   await expect(call(asking(pod))).rejects.toThrow(/unable to verify|self.signed|signature/i);
   expect((await call(asking(pod), { ca: authorities[1]! })).status).toBe(200);
+});
+
+test('after a certificate that can not be served comes one that can, and after a port that is taken one that is free', async () => {
+  const taken = net.createServer();
+  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
+  const { port } = taken.address() as net.AddressInfo;
+  const late = new WebhookServer({ host: '127.0.0.1', port, config, log: SILENT, lingerMs: 0 });
+  const good = await issue(authorities[0]!, ['127.0.0.1'], { now: Date.now(), days: 1 });
+  await expect(late.serve({ certificate: 'none', key: 'none' })).rejects.toThrow();
+  await expect(late.serve(good)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+  await new Promise((resolve) => taken.close(resolve));
+  await late.serve(good);
+  expect(late.port).toBe(port);
+  await late.close();
 });
 
 test('one that ends answers for a while longer, and wants each connection to end', async () => {

@@ -65,6 +65,7 @@ export class WebhookServer {
     this.#server = server;
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause) => {
+        if (!server.listening) this.#server = undefined;
         const message = `injection: expected a free address, found ${host}:${port}: ${cause.message}`;
         reject(new SluiceError('CONFIG_INVALID', message, { cause }));
       });

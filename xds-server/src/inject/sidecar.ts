@@ -12,6 +12,9 @@ export const REDIRECT_NAME = 'sluice-redirect';
 /** The kubelet's default, and the API server's. */
 export const DEFAULT_GRACE_S = 30;
 
+/** A timer of the agent's takes no more than 2^31 ms. The API server takes negative ones too, and means the least. */
+const LONGEST_GRACE_S = 2_147_483;
+
 /**
  * The container of the sidecar but for its name, its image and its slot: OpenKruise gives both of the pair the same, and so does the
  * webhook. The command is the image's entry point, which the Empty image has too.
@@ -54,6 +57,7 @@ function environment(config: Injection, graceSeconds: number): V1EnvVar[] {
   const value = (name: string, text: string | undefined): V1EnvVar[] =>
     text === undefined ? [] : [{ name, value: text }];
   const { clusterId, controllers, xds, token } = config;
+  const { families } = config.interception;
   const labels = ['sluice.dev/pod-uid=$(POD_UID)'];
   if (clusterId !== undefined) labels.push('sluice.dev/cluster=$(CLUSTER_ID)');
   return [
@@ -69,8 +73,9 @@ function environment(config: Injection, graceSeconds: number): V1EnvVar[] {
     ...value('SLUICE_PROXY', '$(POD_NAME).$(POD_NAMESPACE)'),
     ...value('SLUICE_LABEL', labels.join(',')),
     ...value('SLUICE_SHARED', PATHS.shared),
-    ...value('SLUICE_STATUS_ADDRESS', `0.0.0.0:${PORTS.status}`),
-    ...value('SLUICE_TERMINATION_GRACE_S', String(graceSeconds)),
+    // The kubelet asks at the Pod's address; [::] has both families.
+    ...value('SLUICE_STATUS_ADDRESS', `${families.includes('IPv6') ? '[::]' : '0.0.0.0'}:${PORTS.status}`),
+    ...value('SLUICE_TERMINATION_GRACE_S', String(Math.min(Math.max(0, graceSeconds), LONGEST_GRACE_S))),
     ...value('SLUICE_PODINFO', `${PATHS.podinfo}/annotations`),
     ...value('SLUICE_CONTROLLER', controllers.length === 0 ? undefined : controllers.join(',')),
     ...value('SLUICE_XDS', xds),

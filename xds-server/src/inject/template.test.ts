@@ -55,6 +55,25 @@ test('a pair that differs in name, image and slot alone, before the app', () => 
   expect(after.metadata?.annotations?.['kubectl.kubernetes.io/default-container']).toBe('app');
 });
 
+test('the status port is there for whichever family the kubelet asks by', () => {
+  const address = (families: ('IPv4' | 'IPv6')[]) =>
+    sidecarPair(config({ interception: { families } }), 30)[0]?.env?.find(
+      ({ name }) => name === 'SLUICE_STATUS_ADDRESS',
+    )?.value;
+  expect(address(['IPv4'])).toBe('0.0.0.0:15021');
+  expect(address(['IPv6'])).toBe('[::]:15021');
+  expect(address(['IPv4', 'IPv6'])).toBe('[::]:15021');
+});
+
+test.each([
+  [0, '0'],
+  [-1, '0'],
+  [2_592_000, '2147483'],
+])('a grace of %d s, which the API server takes, is one that the agent takes', (given, told) => {
+  const { pod: after } = injected(pod({ terminationGracePeriodSeconds: given }));
+  expect(after.spec?.containers[0]?.env).toContainEqual({ name: 'SLUICE_TERMINATION_GRACE_S', value: told });
+});
+
 test('each variable stands before those that refer to it', () => {
   const settings = config({ clusterId: { configMap: 'cluster-profile' }, token: { secret: 'agents' } });
   const env = sidecarPair(settings, 30)[0]?.env ?? [];

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { CERTIFICATE_TIMES } from './certificates.ts';
 import { injectionSchema, parsed } from './config.ts';
@@ -8,6 +9,16 @@ const objectName = z
   .string()
   .regex(/^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$/, 'expected the name of an object')
   .max(253);
+
+const LABEL = '[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?';
+const HOST = new RegExp(`^${LABEL}(\\.${LABEL})*$`);
+/** What a certificate can be for. A name that is never found in the one that is made would be made again without end. */
+const host = z
+  .string()
+  .max(253)
+  .refine((text) => (isIP(text) === 0 ? HOST.test(text) : !text.includes('%')), {
+    message: 'expected the name of a host or an address, without a port',
+  });
 
 /** `kubernetes.injection` of the controller's configuration. */
 export const webhookSchema = z.strictObject({
@@ -21,7 +32,7 @@ export const webhookSchema = z.strictObject({
   /** Of the Service by which API servers call, in the controller's namespace. */
   service: objectName.default('sluice-webhook'),
   /** Further names and addresses by which they call. */
-  names: z.array(z.string().min(1)).default([]),
+  names: z.array(host).default([]),
   /** Of the Secret with the certificates, in the controller's namespace. */
   secret: objectName.default('sluice-webhook'),
   /** Of the MutatingWebhookConfiguration. */

@@ -3,8 +3,9 @@ import { Agent, get } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { takeListeners } from '../listen-fd/take.ts';
+import type { Log } from '../log.ts';
 import { type HandedStatusPort, openHandedStatusPort } from './status-handoff.ts';
 
 let shared: string;
@@ -22,15 +23,16 @@ afterEach(async () => {
   rmSync(shared, { recursive: true });
 });
 
-async function open(slot: string): Promise<HandedStatusPort> {
+async function open(slot: string, claimMs?: number, log: Log = () => {}): Promise<HandedStatusPort> {
   const health = () => ({ ok: true, text: slot });
   const made = await openHandedStatusPort({
     address: `127.0.0.1:${port}`,
     handlers: { live: health, ready: health, metrics: () => '' },
     shared,
     slot,
-    log: () => {},
+    log,
     signal: new AbortController().signal,
+    claimMs,
   });
   opened.push(made);
   return made;
@@ -116,4 +118,22 @@ test('a port of somebody else is refused', async () => {
   await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
   await expect(open('1')).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
   await new Promise((resolve) => other.close(resolve));
+});
+
+test('a port that can not be had for long is told once, and had as soon as it can', async () => {
+  const holds = createServer();
+  await new Promise<void>((resolve) => holds.listen(port, '127.0.0.1', resolve));
+  // It offers the port and never gives it.
+  const offers = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => offers.listen(join(shared, 'status-1.sock'), resolve));
+  const errors: string[] = [];
+  const two = await open('2', 50, (level, message) => {
+    if (level === 'error') errors.push(message);
+  });
+  const claimed = two.claim();
+  await vi.waitFor(() => expect(errors).toHaveLength(1), 10_000);
+  await Promise.all([holds, offers].map((one) => new Promise((resolve) => one.close(resolve))));
+  await claimed;
+  expect(await probe()).toBe('2');
+  expect(errors).toHaveLength(1);
 });

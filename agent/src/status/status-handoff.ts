@@ -12,6 +12,9 @@ import { answers } from './unix-listen.ts';
 
 /** A peer that has just ended may hold the port for a moment still. */
 const CLAIM_MS = 10_000;
+/** Longest pause between two tries: soon the first ones, then rarely, for without the port the Pod is not ready. */
+const TRY_MS = 1_000;
+const RARELY_MS = 5_000;
 /** From a peer's bind to its offer; both containers may start at once. */
 const OFFER_MS = 1_000;
 /** A peer that serves takes the port within milliseconds; one that has another address never does. */
@@ -32,6 +35,8 @@ export interface HandedOptions {
   readonly slot: string;
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** How soon a port that can not be had is an error to be told of. */
+  readonly claimMs?: number | undefined;
 }
 
 /**
@@ -85,16 +90,18 @@ class Holder implements HandedStatusPort {
 
   async claim(): Promise<void> {
     if (this.#held) return;
-    const { signal, log } = this.#options;
-    const end = performance.now() + CLAIM_MS;
-    for (let wait = 20; ; wait = Math.min(wait * 2, 1_000)) {
+    const { signal, log, claimMs = CLAIM_MS } = this.#options;
+    const end = performance.now() + claimMs;
+    let told = false;
+    for (let wait = 20; !signal.aborted; wait = Math.min(wait * 2, told ? RARELY_MS : TRY_MS)) {
       try {
         for (const path of this.#peers()) if (await this.#take(path)) return;
         // No agent has it to give: the one that had it has ended.
         return await this.bind();
       } catch (error) {
-        if (performance.now() + wait > end || signal.aborted) {
-          return log('error', 'the status port could not be had', { error: String(error) });
+        if (!told && !signal.aborted && performance.now() + wait > end) {
+          told = true;
+          log('error', 'the status port could not be had: tried again until it can', { error: String(error) });
         }
       }
       await delay(wait, undefined, { signal }).catch(() => {});
@@ -118,8 +125,8 @@ class Holder implements HandedStatusPort {
   }
 
   async #take(path: string): Promise<boolean> {
-    const { signal, log } = this.#options;
-    const taking = await takeWhenFree(path, { wanted: () => true, boundMs: CLAIM_MS, signal });
+    const { signal, log, claimMs = CLAIM_MS } = this.#options;
+    const taking = await takeWhenFree(path, { wanted: () => true, boundMs: claimMs, signal });
     if (taking === undefined) return false;
     const [first, ...others] = taking.listeners;
     for (const { fd } of others) closeFd(fd);

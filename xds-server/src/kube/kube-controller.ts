@@ -21,7 +21,7 @@ import { KubeView } from './kube-view.ts';
 import { Reconciler } from './reconcile.ts';
 import { Providers } from './reconcile-providers.ts';
 import { sweep } from './sweep.ts';
-import { KnownWords, podOfProxy, UID_LABEL } from './words.ts';
+import { KnownWords, UID_LABEL } from './words.ts';
 
 /** `kubernetes:` of the controller's configuration. */
 export interface KubernetesConfig {
@@ -177,13 +177,8 @@ export class KubeController {
 
   /** An Envoy crashed whose agent is that of the slot. */
   crashed(proxy: string, slot: string): void {
-    const { agents } = this.#parts;
-    const place = podOfProxy(proxy);
-    const pod = place && this.view.pod(place.namespace, place.name);
-    const uid = agents.entry(proxy, slot)?.labels?.[UID_LABEL];
-    const all = [...(pod?.spec?.containers ?? []), ...(pod?.spec?.initContainers ?? [])];
-    const image = all.find(({ name }) => name.endsWith(`-${slot}`))?.image;
-    if (this.rollouts !== undefined) this.#reconciler?.crashed(proxy, uid, image);
+    const uid = this.#parts.agents.entry(proxy, slot)?.labels?.[UID_LABEL];
+    if (this.rollouts !== undefined) this.#reconciler?.crashed(proxy, uid, slot);
   }
 
   /** Every replica answers; the leader has the certificates. */

@@ -7,7 +7,7 @@ import { KubeError } from './client.ts';
 import { decidePod } from './in-place.ts';
 import { InPlaceProvider } from './in-place-driver.ts';
 import { KubeFleet } from './kube-fleet.ts';
-import { observePod, type PodFacts, refusalOf, START_LIMIT_MS } from './pod-view.ts';
+import { observePod, type PodFacts, refusalOf, START_LIMIT_MS, slotContainer } from './pod-view.ts';
 import type { AgentWords } from './provider.ts';
 import { podOfProxy } from './words.ts';
 
@@ -240,6 +240,16 @@ describe('KubeFleet', () => {
     const { fleet, state } = rig(pod([EMPTY, B]), { '2': told });
     expect(await fleet.observe(state(ordered))).toMatchObject([{ step: { state: 'done', cut: 3 } }]);
   });
+});
+
+it('the container of a slot is that of the pair, whatever the app calls its own', () => {
+  const app = {
+    ...FRESH,
+    spec: { containers: [{ name: 'web-1', image: 'web:7' }, ...(FRESH.spec?.containers ?? [])] },
+  };
+  expect(slotContainer(app, 'proxy', '1')?.image).toBe(A);
+  expect(slotContainer(app, 'web', '1')?.image).toBe('web:7');
+  expect(slotContainer(app, 'proxy', '3')).toBeUndefined();
 });
 
 it('the name of a proxy tells its Pod, also one with dots', () => {

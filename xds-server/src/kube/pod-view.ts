@@ -23,9 +23,14 @@ export interface PodFacts {
 
 const isEmpty = (image: string | undefined, { emptyImage }: PodFacts): boolean => image === emptyImage;
 
+/** The container of that slot of the pair `name`; a Pod's own containers may be called so too. */
+export function slotContainer({ spec }: V1Pod, name: string, slot: string): V1Container | undefined {
+  const all = [...(spec?.containers ?? []), ...(spec?.initContainers ?? [])];
+  return all.find((one) => one.name === `${name}-${slot}`);
+}
+
 function containerOf({ pod, pods }: PodFacts, slot: Slot): V1Container | undefined {
-  const all = [...(pod.spec?.containers ?? []), ...(pod.spec?.initContainers ?? [])];
-  return all.find(({ name }) => name === `${pods.container}-${slot}`);
+  return slotContainer(pod, pods.container, slot);
 }
 
 /** Image of the container whose agent says that it serves. undefined: nobody says so, or both do. */

@@ -34,10 +34,11 @@ import { endedBadly, statusOf } from './hotupgrade-status.ts';
 import { withoutMissing } from './installed-crds.ts';
 import { KubeFleet, type PodsSeen } from './kube-fleet.ts';
 import type { KubeView } from './kube-view.ts';
+import { slotContainer } from './pod-view.ts';
 import { judgePolicy } from './reconcile-policies.ts';
 import type { Providers } from './reconcile-providers.ts';
 import { ReconcileQueue } from './reconcile-queue.ts';
-import type { Words } from './words.ts';
+import { podOfProxy, type Words } from './words.ts';
 
 export interface ReconcilerOptions {
   readonly client: KubeClient;
@@ -135,10 +136,14 @@ export class Reconciler {
     for (const { metadata } of view.drainPolicies()) this.#policies.add(`${metadata?.namespace}/${metadata?.name}`);
   }
 
-  /** An Envoy of that proxy crashed; `slot`: of its agent. */
-  crashed(proxy: string, uid: string | undefined, image: string | undefined): void {
-    for (const { members } of this.rollouts.active()) {
+  /** An Envoy of that proxy crashed; `slot`: of its agent. What served before is not the target's. */
+  crashed(proxy: string, uid: string | undefined, slot: string): void {
+    const place = podOfProxy(proxy);
+    const pod = place && this.#options.view.pod(place.namespace, place.name);
+    if (pod === undefined) return;
+    for (const { members, spec } of this.rollouts.active()) {
       const member = members.find((one) => one.name === proxy && one.uid === uid);
+      const image = slotContainer(pod, spec.pods?.container ?? '', slot)?.image;
       if (member?.upgradeId === undefined || image === undefined || image === member.from) continue;
       this.rollouts.crashed(proxy, member.upgradeId);
     }

@@ -194,6 +194,13 @@ describe('Rollouts', () => {
     expect(fleet.taken.length).toBeGreaterThan(0);
   });
 
+  it('one that is stored begins, also when older ones can not be removed now', async () => {
+    const { store, controller, fleet } = rig(1);
+    store.pruneRollouts = () => Promise.reject(new SluiceError('KUBE_AWAY', 'no answer'));
+    await expect(controller().create(spec())).resolves.toMatchObject({ phase: 'Progressing' });
+    expect(fleet.taken).toHaveLength(1);
+  });
+
   it('an empty selection and an unknown rollout are told by their codes', async () => {
     const rollouts = rig(0).controller();
     await expect(rollouts.create(spec())).rejects.toMatchObject({ code: 'PROXY_UNKNOWN' });

@@ -105,8 +105,11 @@ export class Rollouts {
     const { version } = await store.insertRollout(state, [entry]);
     this.#live.set(state.id, live(state, version, 1));
     this.#announce(state, [entry]);
-    await store.pruneRollouts(this.#options.keep ?? 100);
     await this.event(state.id, { type: 'tick' });
+    // It is stored, and goes on: what could not be removed now is removed with the next one.
+    await store.pruneRollouts(this.#options.keep ?? 100).catch((thrown) => {
+      this.#options.log.warn({ rollout: state.id, err: toSluiceError(thrown) }, 'old rollouts could not be removed');
+    });
     return this.find(state.id);
   }
 

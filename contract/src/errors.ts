@@ -209,6 +209,11 @@ export const CATALOGUE = {
     hint: 'see its message: address, token, query, and whether the members are scraped; nothing new is begun meanwhile',
     exit: 8,
   },
+  STATE_AWAY: {
+    summary: 'the state file can not be read or written for now',
+    hint: 'is its disk full, or does another process hold it? what runs goes on, each step waits',
+    exit: 8,
+  },
   STATE_INVALID: {
     summary: 'an object of the stored state can not be read',
     hint: 'use the Sluice that wrote it; one that somebody edited has to be deleted',

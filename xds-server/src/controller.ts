@@ -18,7 +18,8 @@ import type { ResolvedConfig } from './config.ts';
 import { Driver } from './drain/driver.ts';
 import { hear } from './drain/hear.ts';
 import { untilThere } from './drain/persist.ts';
-import { presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
+import { propose } from './drain/propose.ts';
+import { ORDER_SLOTS, presetTransform, withIdleOrder, XdsOrders } from './drain/xds-orders.ts';
 import { type KubeAccess, KubeController, type KubernetesConfig } from './kube/kube-controller.ts';
 import { endWithPods } from './kube/pods-gone.ts';
 import { notLeading } from './kube/reconcile.ts';
@@ -88,6 +89,7 @@ export async function openController(
   const cache: SnapshotCache = new SnapshotCache({
     transform: presetTransform,
     onChange: (proxy, epoch) => xds.refresh(proxy, epoch),
+    withheld: () => (driver.takesUp ? ORDER_SLOTS : undefined),
   });
   const xds = createXdsServer({
     log,
@@ -236,12 +238,12 @@ export async function openController(
       case 'checked':
         requests.answer(message);
         return;
-      case 'propose':
-        guarded(
-          'the proposed upgrade',
-          driver.create({ proxy, target: message.target, policy: policyOf(proxy), slot, reason: message.reason }),
-        );
+      case 'propose': {
+        const { target, reason } = message;
+        const policy = policyOf(proxy);
+        guarded('a proposal', propose(driver, { proxy, target, policy, slot, reason }, log, stop.signal));
         return;
+      }
       case 'crashed':
         log.warn({ proxy, slot, epoch: message.epoch, relaunchedAs: message.relaunchedAs }, 'an Envoy crashed');
         guarded('a crash', rollouts.crashed(proxy, message.epoch, driver));
@@ -313,7 +315,8 @@ export async function openController(
     if (stop.signal.aborted) return;
     relay.moved();
     xds.end((node) => !ownership.owns(node.id));
-    guarded('taking up upgrades', driver.rebalance());
+    const taken = driver.rebalance().finally(() => xds.refresh());
+    guarded('taking up upgrades', taken);
     links.moveAll();
   }
 

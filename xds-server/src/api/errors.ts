@@ -19,6 +19,7 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   AGENT_AWAY: 503,
   CONTROLLER_AWAY: 503,
   KUBE_AWAY: 503,
+  STATE_AWAY: 503,
   TIMEOUT: 504,
 };
 

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import {
   DEFAULT_POLICY,
   type DrainPolicy,
@@ -14,13 +13,14 @@ import { Adoptions } from './adoptions.ts';
 import { type OrderSink, runCommand } from './commands.ts';
 import type { Live } from './live.ts';
 import { nextWake, step } from './machine.ts';
-import { persist, untilThere } from './persist.ts';
+import { isAway, persist, untilThere } from './persist.ts';
 import { Shares } from './shares.ts';
 import {
   type Bounds,
   complete,
   DEFAULT_BOUNDS,
   isOver,
+  newId,
   newUpgrade,
   type UpgradeEvent,
   type UpgradeState,
@@ -51,6 +51,8 @@ const MAX_WAITING = 8;
 /** So often in a row a step may find that somebody else wrote the upgrade before this one lets it go. */
 const MAX_LOST = 3;
 const MAX_OVER = 1_000;
+/** After a step that failed the machine's next own moment comes no sooner. */
+const AGAIN_MS = 5_000;
 const MAX_TIMER_MS = 2_147_483_647;
 
 /** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
@@ -95,8 +97,9 @@ export class Driver {
       agents: options.agents,
       policy: options.policy ?? (() => DEFAULT_POLICY),
       now: this.#now,
-      newId: (now) => this.#newId(now),
-      stored: async (id) => (await options.store.upgrade(id)) !== undefined,
+      newId,
+      // Told once: an agent that hands over while the store is away does not say it again.
+      stored: async (id) => (await untilThere(() => store.upgrade(id), log, this.#stop.signal)) !== undefined,
       settled: async (proxy, oldEpoch, id) => {
         await this.#takeUp.settled;
         return !this.#owns(proxy) || this.owner(proxy, id ?? '', oldEpoch) !== undefined;
@@ -110,6 +113,16 @@ export class Driver {
   /** Takes up what an earlier controller left. Rejects when the store can not be read. */
   start(): Promise<void> {
     return this.#takeUp.start();
+  }
+
+  /** It is not known yet which upgrades are under way here. */
+  get takesUp(): boolean {
+    return this.#takeUp.runs;
+  }
+
+  /** Resolved when it is known. */
+  get settled(): Promise<void> {
+    return this.#takeUp.settled;
   }
 
   /** Whose the proxies are changed: lets go at once what is not ours any more, takes up what is. */
@@ -149,6 +162,7 @@ export class Driver {
   #failed(live: Live, event: string, thrown: unknown): void {
     if (live.gone.signal.aborted) return;
     this.#options.log.error({ upgrade: live.state.id, event, err: toSluiceError(thrown) }, 'upgrade event failed');
+    this.#arm(live.state.id, AGAIN_MS);
   }
 
   #owns(proxy: string): boolean {
@@ -166,6 +180,7 @@ export class Driver {
 
   /** A proxy that is no more: nobody is left to be ordered anything, and what was stored of it is gone too. */
   forget(proxy: string): void {
+    this.#shares.forget(proxy);
     for (const live of [...this.#live.values()])
       if (live.state.proxy === proxy) this.#letGo(live, 'its proxy is no more');
   }
@@ -207,13 +222,19 @@ export class Driver {
       throw new SluiceError('UPGRADE_CONFLICT', `${waiting} upgrades of ${wish.proxy} wait for their turn already`);
     }
     const now = this.#now();
-    const state = newUpgrade(wish, wish.id ?? this.#newId(now), now);
+    const state = newUpgrade(wish, wish.id ?? newId(now), now);
     const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
     await this.#insert(state, { phase: 'Idle', event: 'created', text });
-    await this.#options.store.prune(wish.proxy, this.#options.keep ?? this.#options.store.keep ?? 100);
     this.#arm(state.id);
     await this.giveTurns(wish.proxy);
+    await this.#prune(wish.proxy);
     return this.#live.get(state.id)?.state ?? state;
+  }
+
+  /** The next one makes good what could not be removed. */
+  async #prune(proxy: string): Promise<void> {
+    const { store, keep = store.keep ?? 100, log } = this.#options;
+    await store.prune(proxy, keep).catch((thrown) => log.warn({ proxy, err: toSluiceError(thrown) }, 'not pruned'));
   }
 
   /** Stores a new upgrade with the first entry of its record, and runs it from here on. */
@@ -227,7 +248,7 @@ export class Driver {
       // One that is another controller's to run is noticed there.
       if (this.#owns(state.proxy) && !this.#live.has(state.id)) this.#run(state, version, entries.length);
     } catch (thrown) {
-      if (thrown instanceof SluiceError && thrown.code === 'KUBE_AWAY') void this.#lookFor(state.id);
+      if (isAway(thrown)) void this.#lookFor(state.id);
       throw thrown;
     } finally {
       this.#inserting.delete(state.id);
@@ -404,10 +425,6 @@ export class Driver {
       queueMicrotask(() => void this.giveTurns(state.proxy));
   }
 
-  #newId(now: number): string {
-    return `${now.toString(36)}-${randomBytes(4).toString('hex')}`;
-  }
-
   #entries(state: UpgradeState, seq: number, entries: readonly Pick<RecordEntry, 'phase' | 'event' | 'text'>[]) {
     const at = this.#now();
     return entries.map(
@@ -424,14 +441,14 @@ export class Driver {
   }
 
   /** One timer an upgrade, for the machine's next own moment. */
-  #arm(id: string): void {
+  #arm(id: string, leastMs = 0): void {
     const live = this.#live.get(id);
     if (live === undefined) return;
     clearTimeout(live.timer);
     if (this.#stop.signal.aborted) return;
     const at = nextWake(live.state, this.#options.agents.connectedSlots(live.state.proxy), this.#bounds);
     if (at === undefined) return;
-    const wait = Math.min(MAX_TIMER_MS, Math.max(0, at - this.#now()));
+    const wait = Math.min(MAX_TIMER_MS, Math.max(leastMs, at - this.#now()));
     live.timer = setTimeout(() => void this.event(id, { type: 'tick' }), wait);
   }
 }

@@ -9,6 +9,8 @@ export async function hear(
   slot: string,
   message: AgentMessage,
 ): Promise<void> {
+  // Told again after a hello, it may come before what it is about is taken up.
+  if (driver.takesUp && 'upgradeId' in message) await driver.settled;
   switch (message.type) {
     case 'epochs':
       return driver.epochsChanged(proxy, slot, false);

@@ -25,6 +25,11 @@ export async function persist(
   }
 }
 
+/** The store could not be asked, and may be there again in a moment. */
+export function isAway(thrown: unknown): thrown is SluiceError {
+  return thrown instanceof SluiceError && (thrown.code === 'KUBE_AWAY' || thrown.code === 'STATE_AWAY');
+}
+
 /** Asks a store that is away again and again, until the signal is aborted. Rejects with whatever else is wrong. */
 export async function untilThere<T>(ask: () => Promise<T>, log: Log, signal: AbortSignal): Promise<T> {
   const backoff = new Backoff(200, 5_000);
@@ -32,10 +37,11 @@ export async function untilThere<T>(ask: () => Promise<T>, log: Log, signal: Abo
     try {
       return await ask();
     } catch (thrown) {
-      if (!(thrown instanceof SluiceError && thrown.code === 'KUBE_AWAY') || signal.aborted) throw thrown;
+      if (!isAway(thrown) || signal.aborted) throw thrown;
       const waitMs = backoff.next();
       log.warn({ error: thrown.message, waitMs }, 'the state is away: again later');
       await pause(waitMs, signal);
+      if (signal.aborted) throw thrown;
     }
   }
 }

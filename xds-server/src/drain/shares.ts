@@ -23,6 +23,10 @@ export class Shares {
     else this.#others.delete(state.id);
   }
 
+  forget(proxy: string): void {
+    for (const [id, state] of this.#others) if (state.proxy === proxy) this.#others.delete(id);
+  }
+
   first(state: UpgradeState): number | undefined {
     return firstShare(this.#drains(), state);
   }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import {
   type CheckResult,
   type CutConnection,
@@ -192,6 +193,10 @@ export function complete(state: UpgradeState): UpgradeState {
 /** Nothing is left to do: also no old epoch that still drains although the upgrade is Failed or RolledBack. */
 export function isOver({ phase, oldEpoch, resetAt }: UpgradeState): boolean {
   return isTerminal(phase) && (phase === 'Done' || oldEpoch === undefined || resetAt !== undefined);
+}
+
+export function newId(now: number): string {
+  return `${now.toString(36)}-${randomBytes(4).toString('hex')}`;
 }
 
 export function newUpgrade(wish: UpgradeWish, id: string, now: number): UpgradeState {

@@ -20,25 +20,41 @@ export class TakeUp {
   readonly #signal: AbortSignal;
   /** Resolved when everything is taken up that is to be: before that a drain that an agent tells of may seem to be nobody's. */
   settled: Promise<void> = Promise.resolve();
+  #running = 0;
 
   constructor(parts: TakeUpParts, signal: AbortSignal) {
     this.#parts = parts;
     this.#signal = signal;
   }
 
+  /** It is not known yet what is under way. */
+  get runs(): boolean {
+    return this.#running > 0;
+  }
+
   /** Rejects when the store can not be read. */
   start(): Promise<void> {
-    const started = this.#take(() => this.#parts.store.upgrades());
+    const started = this.#counted(() => this.#take(() => this.#parts.store.upgrades()));
     this.settled = started.catch(() => undefined);
     return started;
   }
 
   again(): Promise<void> {
     const { store, log } = this.#parts;
-    this.settled = this.settled
-      .then(() => untilThere(() => this.#take(() => store.upgrades()), log, this.#signal))
-      .catch((thrown) => log.error({ err: toSluiceError(thrown) }, 'upgrades could not be taken up'));
+    const before = this.settled;
+    this.settled = this.#counted(() =>
+      before.then(() => untilThere(() => this.#take(() => store.upgrades()), log, this.#signal)),
+    ).catch((thrown) => log.error({ err: toSluiceError(thrown) }, 'upgrades could not be taken up'));
     return this.settled;
+  }
+
+  async #counted(work: () => Promise<void>): Promise<void> {
+    this.#running++;
+    try {
+      await work();
+    } finally {
+      this.#running--;
+    }
   }
 
   /** What was told of it may be older than what is stored. */
@@ -53,25 +69,30 @@ export class TakeUp {
 
   async #take(read: () => Promise<readonly Stored[]>): Promise<void> {
     const { store, wanted, run, event } = this.#parts;
-    const taken: UpgradeState[] = [];
-    for (const { state, version } of (await read()).slice().reverse()) {
-      if (isOver(state) || !wanted(state)) continue;
-      const seq = (await store.record(state.id)).length;
-      if (!wanted(state)) continue;
+    const found: (Stored & { readonly seq: number })[] = [];
+    for (const one of (await read()).slice().reverse()) {
+      if (isOver(one.state) || !wanted(one.state)) continue;
+      found.push({ ...one, seq: (await store.record(one.state.id)).length });
+    }
+    // All is read that is needed: what is tried again from the start finds nothing that was begun.
+    const taken = found.filter(({ state, version, seq }) => {
+      if (!wanted(state)) return false;
       run(complete(state), version, seq);
-      taken.push(state);
-    }
-    for (const state of taken) {
-      await this.#rollback(state);
-      await event(state.id, { type: 'resumed' });
-    }
+      return true;
+    });
+    await Promise.all(
+      taken.map(async ({ state }) => {
+        await this.#rollback(state);
+        await event(state.id, { type: 'resumed' });
+      }),
+    );
   }
 
   /** A rollback concerns two upgrades, which are stored one after the other: what was between them is made good. */
   async #rollback({ id, rollbackOf, rollbackId }: UpgradeState): Promise<void> {
-    const { find, event } = this.#parts;
+    const { find, event, log } = this.#parts;
     if (rollbackOf !== undefined) await event(rollbackOf, { type: 'rollback', rollbackId: id });
-    const back = rollbackId === undefined ? undefined : await find(rollbackId);
+    const back = rollbackId === undefined ? undefined : await untilThere(() => find(rollbackId), log, this.#signal);
     if (back?.epoch !== undefined) await event(id, { type: 'rollbackServing' });
   }
 }

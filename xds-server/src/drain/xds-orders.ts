@@ -2,11 +2,17 @@ import { DRAIN_RESOURCE, type DrainOrder, NODE_METADATA, needsMarks } from '@slu
 import { type Json, withListenerPresets } from '@sluice/contract/presets/index';
 import type { Log } from '../log.ts';
 import { EMPTY_SET, type JsonObject, type ResourceSet } from '../resources/types.ts';
-import type { AckEvent, NackEvent, SnapshotCache, Transform, XdsNode, XdsServer } from '../xds/index.ts';
+import type { AckEvent, NackEvent, NamesByKind, SnapshotCache, Transform, XdsNode, XdsServer } from '../xds/index.ts';
 import type { OrderSink } from './commands.ts';
 import { type DrainResource, drainResource, idleResources, leaveResource } from './orders.ts';
 
 const IDLE = idleResources().map((resource) => [resource.name, resource as unknown as JsonObject] as const);
+
+/**
+ * Of which nothing is said while it is not known yet which epochs drain: an order that is taken back for a moment lets requests
+ * begin that the drain's filter does not see, and nobody would know of them.
+ */
+export const ORDER_SLOTS: NamesByKind = new Map([['ecds', new Set(IDLE.map(([name]) => name))]]);
 
 /** The folder's set with what every epoch gets: idle resources in our slots, so that no listener waits for them. */
 export function withIdleOrder(set: ResourceSet = EMPTY_SET): ResourceSet {

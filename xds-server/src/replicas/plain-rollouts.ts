@@ -23,6 +23,8 @@ export class PlainRollouts {
 
   /** Takes up what is not over, until the signal is aborted. Rejects when the store can not be read. */
   async start(signal: AbortSignal): Promise<void> {
+    // Nobody would end what begins after the end of the term.
+    if (signal.aborted) throw this.#options.elsewhere();
     const rollouts = this.#options.make();
     this.#current = rollouts;
     signal.addEventListener(

@@ -1,9 +1,20 @@
 /** Several controllers of one process over one store, and agents on real links. */
-import { API_PREFIX, type Phase, type ProxyView, SluiceError, type UpgradeView } from '@sluice/contract';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { Client, credentials } from '@grpc/grpc-js';
+import {
+  API_PREFIX,
+  DRAIN_RESOURCE,
+  NODE_METADATA,
+  type Phase,
+  type ProxyView,
+  SluiceError,
+  type UpgradeView,
+} from '@sluice/contract';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { resolveConfig } from '../config.ts';
 import { type Controller, openController } from '../controller.ts';
 import { SILENT } from '../log.ts';
+import { decodeMessage, encodeMessage } from '../resources/encode.ts';
+import { TYPE_URL } from '../resources/types.ts';
 import { MemoryStore } from '../store/memory.ts';
 import { epochStatus, FakeAgent, verdict } from '../testing/fake-agent.ts';
 import { MemoryReplicas } from './memory.ts';
@@ -12,6 +23,22 @@ import { ownerOf } from './rendezvous.ts';
 /** Can be away, as an API server is. */
 class TestStore extends MemoryStore {
   away = false;
+  /** What is read of upgrades, one by one, fails. */
+  unread = false;
+  /** Lists of upgrades wait for it. */
+  listed: Promise<void> = Promise.resolve();
+  override async upgrade(id: string) {
+    if (this.unread) throw new SluiceError('KUBE_AWAY', 'the API server is away');
+    return super.upgrade(id);
+  }
+  override async upgrades(...args: Parameters<MemoryStore['upgrades']>) {
+    await this.listed;
+    return super.upgrades(...args);
+  }
+  override async prune(...args: Parameters<MemoryStore['prune']>) {
+    if (this.unread) throw new SluiceError('KUBE_AWAY', 'the API server is away');
+    return super.prune(...args);
+  }
   override async updateUpgrade(...args: Parameters<MemoryStore['updateUpgrade']>) {
     if (this.away) throw new SluiceError('KUBE_AWAY', 'the API server is away');
     return super.updateUpgrade(...args);
@@ -23,6 +50,7 @@ let store: TestStore;
 let replicas: MemoryReplicas;
 const controllers = new Map<string, Controller>();
 const agents: FakeAgent[] = [];
+const clients: Client[] = [];
 
 async function open(id: string, among = replicas): Promise<Controller> {
   const config = resolveConfig({ apiAddress: '127.0.0.1:0', xdsAddress: '127.0.0.1:0' });
@@ -37,6 +65,7 @@ beforeEach(() => {
 });
 afterEach(async () => {
   for (const agent of agents.splice(0)) agent.close();
+  for (const client of clients.splice(0)) client.close();
   for (const controller of controllers.values()) await controller.close();
   controllers.clear();
 });
@@ -65,6 +94,23 @@ async function api<T>(id: string, method: string, path: string, body?: unknown):
     ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
   });
   return { status: response.status, body: (await response.json()) as T };
+}
+
+/** An Envoy's stream. */
+function xdsStream(port: number) {
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  clients.push(client);
+  const prefix = 'envoy.service.discovery.v3.Discovery';
+  const call = client.makeBidiStreamRequest(
+    '/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources',
+    (message: object) => encodeMessage(`${prefix}Request`, message),
+    (bytes) => decodeMessage(`${prefix}Response`, bytes),
+  );
+  call.on('error', () => {});
+  return {
+    send: (message: object) => void call.write(message),
+    next: () => new Promise<Record<string, unknown>>((resolve) => call.once('data', resolve)),
+  };
 }
 
 /** Until the stored upgrade is in that phase. */
@@ -223,6 +269,83 @@ it('what an agent said while the store was away is not lost', async () => {
   store.away = false;
   await reaches(id, 'Done');
   expect((await store.upgrade(id))?.state.connections).toMatchObject({ old: 3, drained: 2 });
+});
+
+it('a drain that an agent began while the store was away is taken over when it is back', async () => {
+  await open('a');
+  const agent = await join('edge', at('a').apiPort);
+  store.unread = true;
+  agent.send({ type: 'epochs', epochs: during('by-the-agent') });
+  const asked = api(`a`, 'GET', '/proxies/edge/connections');
+  const { requestId } = await agent.next('connections');
+  agent.send({ type: 'connections', requestId, connections: [], truncated: false });
+  await asked;
+  store.unread = false;
+  expect(await agent.next('drain')).toMatchObject({ order: { epoch: 0, upgradeId: 'by-the-agent' } });
+});
+
+it('an upgrade begins also where the old ones could not be removed', async () => {
+  await open('a');
+  const agent = await join('edge', at('a').apiPort);
+  store.unread = true;
+  const made = api<UpgradeView>('a', 'POST', '/upgrades', { proxy: 'edge', to: '1.40.0' });
+  await agent.next('preflight');
+  expect((await made).status).toBe(201);
+});
+
+describe('a replica that does not know yet what is under way', () => {
+  /** B has died, and A can not read the store yet. */
+  async function takingOver() {
+    for (const id of ['a', 'b']) await open(id);
+    const proxy = proxyOf('b', ['a', 'b']);
+    const reading = Promise.withResolvers<void>();
+    return {
+      proxy,
+      dies: () => {
+        store.listed = reading.promise;
+        replicas.dies('b');
+      },
+      reads: () => reading.resolve(),
+    };
+  }
+
+  it('leaves the slots of the drain as they are, and then gives the order', async () => {
+    const { proxy, dies, reads } = await takingOver();
+    const { id } = await toDraining(proxy, 'b');
+    dies();
+    const envoy = xdsStream(at('a').xdsPort);
+    const node = { id: proxy, metadata: { fields: { [NODE_METADATA.epoch]: { stringValue: '0' } } } };
+    envoy.send({ node, type_url: TYPE_URL.ecds, resource_names: [DRAIN_RESOURCE] });
+    envoy.send({ type_url: TYPE_URL.cds });
+    expect((await envoy.next()).type_url).toBe(TYPE_URL.cds);
+    reads();
+    const { type_url, resources } = await envoy.next();
+    expect(type_url).toBe(TYPE_URL.ecds);
+    const [{ value }] = resources as [{ value: Uint8Array }];
+    expect(Buffer.from(value).toString()).toContain(id);
+  });
+
+  it('hears what an agent tells again behind its hello', async () => {
+    const { proxy, dies, reads } = await takingOver();
+    const agent = await join(proxy, at('b').apiPort);
+    const { body } = await api<UpgradeView>('b', 'POST', '/upgrades', { proxy, to: '1.40.0' });
+    await agent.next('preflight');
+    agent.send(passed(body.id));
+    await agent.next('start');
+    dies();
+    const again = await join(proxy, at('a').apiPort);
+    const { id: upgradeId } = body;
+    again.send({
+      ...{ type: 'failed', upgradeId, code: 'SLUICE_EPOCH_DIED', message: 'it died' },
+      ...{ servingEpoch: 0, rolledBack: false },
+    });
+    const asked = api(`a`, 'GET', `/proxies/${proxy}/connections`);
+    const { requestId } = await again.next('connections');
+    again.send({ type: 'connections', requestId, connections: [], truncated: false });
+    await asked;
+    reads();
+    await reaches(upgradeId, 'Failed');
+  });
 });
 
 it('an upgrade that another replica stored for a proxy of this one is taken up here', async () => {

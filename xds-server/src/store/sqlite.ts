@@ -295,7 +295,8 @@ export class SqliteStore implements Store {
         work();
         this.#db.exec('COMMIT');
       } catch (thrown) {
-        this.#db.exec('ROLLBACK');
+        // Some failures, such as a full disk, have ended it already.
+        if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
         throw thrown;
       }
     });
@@ -303,6 +304,9 @@ export class SqliteStore implements Store {
 }
 
 type Value = string | number | null;
+
+/** SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN (https://www.sqlite.org/rescode.html): somebody can make an end of it. */
+const PASSING: ReadonlySet<number> = new Set([5, 6, 8, 10, 13, 14]);
 
 function stored(row: Record<string, unknown>): Stored {
   return { state: JSON.parse(row.body as string) as UpgradeState, version: String(row.version) };
@@ -317,6 +321,10 @@ function guarded<T>(work: () => T): T {
     return work();
   } catch (thrown) {
     if (thrown instanceof SluiceError) throw thrown;
+    const { errcode = 0 } = thrown as { errcode?: number };
+    if (PASSING.has(errcode & 0xff)) {
+      throw new SluiceError('STATE_AWAY', `the state file: ${text(thrown)}`, { cause: thrown });
+    }
     throw new SluiceError('INTERNAL', `the state file failed: ${text(thrown)}`, {
       cause: thrown,
       hint: 'check the disk and the permissions of the state file',

@@ -87,6 +87,20 @@ describe('SqliteStore', () => {
     expect((await driver.find('a'))?.policy).toEqual(DEFAULT_POLICY);
   });
 
+  it('is away, and not broken, while another process holds the file', async () => {
+    const file = join(folder, 'state.db');
+    const store = keep(new SqliteStore(file));
+    const { version } = await store.insertUpgrade(sampleUpgrade('a'), []);
+    const other = new DatabaseSync(file);
+    other.exec('BEGIN IMMEDIATE');
+    const write = () => store.updateUpgrade(sampleUpgrade('a', { phase: 'Done' }), version, []);
+    await expect(write()).rejects.toMatchObject({ code: 'STATE_AWAY' });
+    other.exec('COMMIT');
+    other.close();
+    await write();
+    expect((await store.upgrade('a'))?.state.phase).toBe('Done');
+  });
+
   it('refuses the file of a newer Sluice', () => {
     const file = join(folder, 'state.db');
     const db = new DatabaseSync(file);

@@ -1,7 +1,7 @@
 import type { JsonObject, ResourceKind, ResourceSet, Resources, ResourcesByKind } from '../resources/types.ts';
 import { EMPTY_SET, RESOURCE_TYPES } from '../resources/types.ts';
 import type { XdsNode } from './node.ts';
-import { buildSnapshot, Encoder, type Snapshot } from './snapshot.ts';
+import { buildSnapshot, Encoder, type NamesByKind, type Snapshot } from './snapshot.ts';
 
 /** JSON -> JSON, for every resource before it is encoded (the presets). */
 export interface Transform {
@@ -21,6 +21,8 @@ export interface SnapshotCacheOptions {
   readonly transform?: Transform;
   /** Called after each change that may concern connected streams; names are absent when it concerns all. */
   readonly onChange?: (proxy?: string, epoch?: number) => void;
+  /** What no epoch without an overlay gets for now, because it may be about to get one. After a change the streams are to be refreshed. */
+  readonly withheld?: () => NamesByKind | undefined;
 }
 
 /** Snapshots by proxy and epoch: the folder's set, the proxy's own resources, and what only this epoch gets. */
@@ -73,14 +75,16 @@ export class SnapshotCache {
     const own = this.#set.byProxy.get(node.id);
     const epochKey = overlayKey(node.id, node.epoch);
     const overlay = this.#overlays.get(epochKey);
+    const withheld = overlay === undefined ? this.#options.withheld?.() : undefined;
     const key = [
+      withheld === undefined ? '' : 'withheld',
       this.#options.transform?.key(node) ?? '',
       own === undefined ? '' : node.id,
       overlay === undefined ? '' : epochKey,
     ].join('|');
     const known = this.#snapshots.get(key);
     if (known !== undefined) return known;
-    const snapshot = buildSnapshot(this.#merge(node, own, overlay), this.#encoder);
+    const snapshot = buildSnapshot(this.#merge(node, own, overlay, withheld), this.#encoder, withheld);
     this.#snapshots.set(key, snapshot);
     return snapshot;
   }
@@ -89,6 +93,7 @@ export class SnapshotCache {
     node: XdsNode,
     own: ResourcesByKind | undefined,
     overlay: readonly OverlayResource[] | undefined,
+    withheld: NamesByKind | undefined,
   ): ResourcesByKind {
     const merged = new Map<ResourceKind, Map<string, JsonObject>>();
     for (const { kind } of RESOURCE_TYPES) {
@@ -98,6 +103,7 @@ export class SnapshotCache {
       };
       add(this.#set.shared.get(kind));
       add(own?.get(kind));
+      for (const name of withheld?.get(kind) ?? []) byName.delete(name);
       merged.set(kind, byName);
     }
     for (const { kind, name, json } of overlay ?? []) merged.get(kind)!.set(name, json);

@@ -61,6 +61,7 @@ export class DeltaSubscription extends Subscription {
     for (const name of this.#owed) if (view.get(name) === undefined) gone.add(name);
     const removed = [...gone].filter((name) => {
       const known = this.has.has(name);
+      if (view.withholds?.(name) === true) return false;
       return this.refused.get(name) !== ABSENT && !(known && view.holdRemovals);
     });
     if (due.length === 0 && removed.length === 0) {

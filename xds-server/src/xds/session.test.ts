@@ -45,6 +45,18 @@ function client(mode: Mode, marks: Marks) {
   };
 }
 
+describe.each(['sotw', 'delta'] as const)('a name of which nothing is known yet (%s)', (mode) => {
+  it('is neither sent nor told to be gone', () => {
+    const c = client(mode, { ecds: { filter: 1 } });
+    const withheld = new Map([['ecds' as const, new Set(['order'])]]);
+    const known = snapshot({ ecds: { filter: 1 } }, encoder);
+    c.session.setSnapshot({ ...known, withholds: (kind, name) => withheld.get(kind as 'ecds')?.has(name) ?? false });
+    expect(c.ask('ecds', ['order', 'filter'])).toEqual(['ecds filter']);
+    expect(c.ack('ecds', mode === 'sotw' ? ['order', 'filter'] : [])).toEqual([]);
+    expect(c.set({ ecds: { filter: 1, order: 1 } })).toEqual(['ecds order']);
+  });
+});
+
 describe('state of the world', () => {
   it('takes no names in the first request as everything', () => {
     const c = client('sotw', { lds: { a: 1, b: 1 } });

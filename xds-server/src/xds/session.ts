@@ -118,6 +118,7 @@ export class Session {
     return {
       get: (name: string): Resource | undefined => snapshot.get(kind, name),
       all: () => snapshot.all(kind).values(),
+      withholds: (name) => snapshot.withholds?.(kind, name) ?? false,
       holdRemovals,
     };
   }

@@ -26,7 +26,12 @@ export interface Snapshot {
   get(kind: ResourceKind, name: string): Resource | undefined;
   /** All resources of a kind, by name. */
   all(kind: ResourceKind): ReadonlyMap<string, Resource>;
+  /** Nothing is known of this one yet: it is neither sent nor told to be gone. */
+  withholds?(kind: ResourceKind, name: string): boolean;
 }
+
+/** Names of resources. */
+export type NamesByKind = ReadonlyMap<ResourceKind, ReadonlySet<string>>;
 
 const NONE: ReadonlyMap<string, Resource> = new Map();
 
@@ -98,7 +103,8 @@ function endpointsOf(name: string, cluster: JsonObject): string[] {
   return [typeof service === 'string' && service !== '' ? service : name];
 }
 
-export function buildSnapshot(resources: ResourcesByKind, encoder: Encoder): Snapshot {
+/** `withheld`: names by kind, which are not among the resources. */
+export function buildSnapshot(resources: ResourcesByKind, encoder: Encoder, withheld?: NamesByKind): Snapshot {
   const kinds = new Map<ResourceKind, ReadonlyMap<string, Resource>>();
   for (const [kind, byName] of resources) {
     kinds.set(kind, new Map([...byName].map(([name, json]) => [name, encoder.encode(kind, name, json)])));
@@ -106,5 +112,8 @@ export function buildSnapshot(resources: ResourcesByKind, encoder: Encoder): Sna
   return {
     get: (kind, name) => kinds.get(kind)?.get(name),
     all: (kind) => kinds.get(kind) ?? NONE,
+    ...(withheld !== undefined && {
+      withholds: (kind: ResourceKind, name: string) => withheld.get(kind)?.has(name) ?? false,
+    }),
   };
 }

@@ -13,6 +13,8 @@ export interface View {
   all(): Iterable<Resource>;
   /** Removals wait: something that refers to what is going may still be in use. */
   readonly holdRemovals: boolean;
+  /** Of this name nothing is said for now. */
+  withholds?(name: string): boolean;
 }
 
 export interface Plan {

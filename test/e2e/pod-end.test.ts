@@ -126,9 +126,13 @@ test('a grace that is too short: in time, what was cut is named to the hook, the
   expect(record.find(({ event }) => event === 'reset')?.text).toContain(String(why));
 });
 
-test('the hook of a container that serves returns at once, and SIGTERM drains as ever', async () => {
-  const one = await begin('1.39.3', { terminationGraceMs: 20_000 });
+test('a container that serves goes on serving for a moment after the hook, and SIGTERM drains as ever', async () => {
+  const one = await begin('1.39.3', { terminationGraceMs: 12_000 });
+  const load = newConnections(mesh.port, 50);
+  const asked = performance.now();
   expect((await one.call('POST', '/v1/prestop')).body).toMatchObject({ end: 'serving', cut: [] });
+  expect(performance.now() - asked).toBeGreaterThan(2_900);
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
   const slow = slowRequest(2_000);
   await until('in flight', async () => {
     const { body } = await one.call('GET', '/v1/connections');

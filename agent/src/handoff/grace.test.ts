@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { endOf, waitUntil, whyCut } from './grace.ts';
+import { endOf, lingerUntil, waitUntil, whyCut } from './grace.ts';
 
 test('the wait ends within the grace and within the own bound, and never before it began', () => {
   fc.assert(
@@ -42,4 +42,13 @@ test('an end is a hold once the peer serves, an ordinary drain otherwise, and un
   expect(endOf({ serving: false, taking: false })).toBe('hold');
   expect(endOf({ serving: true, taking: true })).toBe('wait');
   expect(endOf({ serving: true, taking: false })).toBe('drain');
+});
+
+test('what serves goes on for a moment after the hook, which is not taken from its drain unless the grace is', () => {
+  expect(lingerUntil({ at: 1_000, graceMs: 30_000, drainMs: 5_000 })).toBe(6_000);
+  expect(lingerUntil({ at: 1_000, graceMs: 4_000, drainMs: 5_000 })).toBe(2_000);
+  expect(lingerUntil({ at: 1_000, drainMs: 5_000 })).toBe(1_000);
+  const asked = { at: 1_000, drainAt: 6_000, drainMs: 5_000 };
+  expect(waitUntil({ ...asked, graceMs: 30_000 }, 'drain')).toEqual({ until: 11_000, byGrace: false });
+  expect(waitUntil({ ...asked, graceMs: 10_000 }, 'drain')).toEqual({ until: 8_500, byGrace: true });
 });

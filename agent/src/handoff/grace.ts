@@ -10,16 +10,27 @@ export interface EndAsked {
   readonly graceMs?: number | undefined;
   /** Longest drain that the user wants of what served until now; an old container is held as long as the grace allows. */
   readonly drainMs: number;
+  /** When that drain began, where it did not with `at`. */
+  readonly drainAt?: number | undefined;
+}
+
+/** Whoever sends to a Pod hears some time after its end has begun that it is to get nothing more. */
+const LINGER_MS = 5_000;
+const LINGER_PART = 1 / 4;
+
+/** Until when what serves goes on as before after its Pod's preStop hook; without a grace there is no Pod. */
+export function lingerUntil({ at, graceMs = 0 }: EndAsked): number {
+  return at + Math.min(LINGER_MS, Math.floor(graceMs * LINGER_PART));
 }
 
 /** Until when connections are waited for. `byGrace`: it is the grace that ends the wait, and not the user's own bound. */
 export function waitUntil(
-  { at, graceMs, drainMs }: EndAsked,
+  { at, graceMs, drainMs, drainAt = at }: EndAsked,
   end: 'hold' | 'drain',
 ): { readonly until: number; readonly byGrace: boolean } {
-  const own = at + drainMs;
+  const own = drainAt + drainMs;
   if (graceMs === undefined) return { until: own, byGrace: false };
-  const grace = at + graceMs - Math.min(RESERVE_MS, graceMs * RESERVE_PART);
+  const grace = at + graceMs - Math.min(RESERVE_MS, Math.floor(graceMs * RESERVE_PART));
   return end === 'hold' || grace <= own ? { until: grace, byGrace: true } : { until: own, byGrace: false };
 }
 

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type CutConnection, toSluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { EndReport } from '../handoff/end-report.ts';
-import { type EndAsked, endOf, waitUntil, whyCut } from '../handoff/grace.ts';
+import { type EndAsked, endOf, lingerUntil, waitUntil, whyCut } from '../handoff/grace.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { stopServing } from './terminate.ts';
@@ -23,6 +23,7 @@ export class Ending {
   readonly #linked: () => boolean;
   #asked: EndAsked | undefined;
   #end: Promise<EndReport> | undefined;
+  readonly #signalled = Promise.withResolvers<void>();
 
   constructor(context: KeeperContext, drains: Drains, linked: () => boolean) {
     this.#context = context;
@@ -38,15 +39,21 @@ export class Ending {
   /** The preStop hook: resolves when nothing is left to wait for, or the bound is reached. */
   async prestop(): Promise<EndReport> {
     const end = await this.#decide();
-    // Nobody serves after this one: SIGTERM comes next, and drains.
-    if (end === 'drain') return { end: 'serving', cut: [], byGrace: false };
-    return this.#hold('held');
+    if (end === 'hold') return this.#hold('held');
+    // Nobody serves after this one: SIGTERM comes next, and drains. New connections come for a moment still, and are served.
+    const { now } = this.#context;
+    const lingerMs = Math.max(0, lingerUntil(this.#asked as EndAsked) - now());
+    await Promise.race([delay(lingerMs, undefined, { ref: false }), this.#signalled.promise]);
+    return { end: 'serving', cut: [], byGrace: false };
   }
 
   /** SIGTERM: all epochs end. */
   async terminate(): Promise<EndReport> {
+    this.#signalled.resolve();
     const end = await this.#decide();
     if (end === 'hold') return this.#hold('held');
+    // A second signal does not make it longer.
+    this.#asked = { drainAt: this.#context.now(), ...(this.#asked as EndAsked) };
     await stopServing(this.#context, this.#drains);
     return this.#hold('drained');
   }

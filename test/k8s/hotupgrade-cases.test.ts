@@ -254,6 +254,17 @@ it('one that is deleted waits for what it began, and says for whom', async () =>
   expect(await images('ends-1')).toEqual([A, EMPTY_IMAGE]);
 });
 
+it('by OpenKruise, where there is none: that is told by name, and it can be deleted', async () => {
+  await pods('kruise', 1);
+  const { emptyImage: _, ...spec } = hotUpgrade('kruise', 'kruise').spec as HotUpgrade['spec'];
+  const wanted = { ...hotUpgrade('kruise', 'kruise'), spec: { ...spec, provider: 'OpenKruise', sidecarSet: 'none' } };
+  await cluster.client.apply(wanted);
+  await has('kruise', 'Accepted', 'False', 'NoSidecarSet');
+  const end = gone('kruise');
+  await cluster.client.delete(wanted);
+  await end;
+});
+
 it('a controller that is killed in the middle goes on where it was, and another term writes', async () => {
   await pods('killed', 4);
   agents.hold('killed-1.default');

@@ -225,9 +225,9 @@ export class Driver {
     const state = newUpgrade(wish, wish.id ?? newId(now), now);
     const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
     await this.#insert(state, { phase: 'Idle', event: 'created', text });
+    await this.#prune(wish.proxy);
     this.#arm(state.id);
     await this.giveTurns(wish.proxy);
-    await this.#prune(wish.proxy);
     return this.#live.get(state.id)?.state ?? state;
   }
 

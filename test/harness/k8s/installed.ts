@@ -50,17 +50,26 @@ export interface KubeControllerOptions {
   readonly log?: string;
   /** More of its config. */
   readonly config?: Record<string, unknown>;
+  /** It is one of several. */
+  readonly replica?: { readonly id: string; readonly leaseSeconds: number };
+  readonly onLine?: (line: string) => void;
 }
 
 /** A controller process whose state is in the cluster. */
 export function startKubeController(options: KubeControllerOptions): Promise<Child> {
-  const { kubeconfig, api, xds, log, config = {} } = options;
+  const { kubeconfig, api, xds, log, config = {}, replica, onLine } = options;
   const main = path.resolve(import.meta.dirname, '../controller-main.ts');
-  const all = { apiAddress: api, xdsAddress: xds, kubernetes: { kubeconfig, namespace: SYSTEM }, ...config };
+  const all = {
+    apiAddress: api,
+    xdsAddress: xds,
+    kubernetes: { kubeconfig, namespace: SYSTEM, ...(replica && { replica }) },
+    ...config,
+  };
   return start(process.execPath, ['--conditions=sluice-source', main, JSON.stringify(all)], {
     name: 'controller',
     ready: /^controller ready/,
     readyTimeoutMs: 60_000,
     ...(log !== undefined && { log }),
+    ...(onLine && { onLine }),
   });
 }

@@ -20,6 +20,8 @@ export interface EpochMeta extends EpochNotes {
   readonly method?: MethodName;
   /** Method reuse-port: new connections may have come to it, though it does not serve yet. */
   readonly steered?: boolean;
+  /** It can not be told to stop accepting, and gets no connection all the same: they are steered to its successor. */
+  readonly steeredAround?: boolean;
   readonly concurrency: number;
   /** Path of a Unix socket, or `host:port`. */
   readonly adminAddress: string;

@@ -40,7 +40,7 @@ export class ListenGroups {
   /** Throws PREFLIGHT_LISTENER for a socket that can not be shared, and where the sockets can not be had. */
   static async of(epoch: Epoch): Promise<ListenGroups> {
     const groups = new Map<string, Group & { inodes: Set<number> }>();
-    await eachListenSocket(epoch, (socket, take) => {
+    const taking = eachListenSocket(epoch, (socket, take) => {
       if (!socket.address.startsWith(TCP) || socket.shared) {
         throw new SluiceError('PREFLIGHT_LISTENER', `expected TCP listeners with reuse_port, found ${socket.address}`);
       }
@@ -49,6 +49,10 @@ export class ListenGroups {
       groups.set(address, group);
       group.inodes.add(socket.inode);
       group.fds.push(take());
+    });
+    await taking.catch((error: unknown) => {
+      for (const { fds } of groups.values()) for (const fd of fds) close(fd);
+      throw error;
     });
     return new ListenGroups(epoch.process.pid, [...groups.values()]);
   }

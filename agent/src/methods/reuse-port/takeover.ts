@@ -57,15 +57,20 @@ export async function takeOver(parts: TakeOver): Promise<void> {
   }
   const stopped = await stop(parts);
   told('the old epoch stopped');
-  const late = stopped ? groups.waiting() : 0;
-  if (late > 0) context.log('error', 'connections fell to the old epoch after it was steered around', { late });
-  // What is kept from here on is the new epoch's; the dups of the groups alone hold the old sockets.
-  await keepListeners(context, epoch);
+  // Nobody but the new one accepts from here on: whatever fails must not end it.
+  const undone = (error: unknown) => context.log('warn', 'steering not undone', { error: String(error) });
   const leave = () => groups.remove().finally(() => groups.release());
-  if (stopped) return leave();
-  void old.gone
-    .then(leave)
-    .catch((error: unknown) => context.log('warn', 'steering not undone', { error: String(error) }));
+  try {
+    if (!stopped) old.update({ steeredAround: true });
+    const late = stopped ? groups.waiting() : 0;
+    if (late > 0) context.log('error', 'connections fell to the old epoch after it was steered around', { late });
+    // What is kept from here on is the new epoch's; the dups of the groups alone hold the old sockets.
+    await keepListeners(context, epoch);
+  } catch (error) {
+    undone(error);
+  }
+  if (stopped) await leave().catch(undone);
+  else void old.gone.then(leave).catch(undone);
 }
 
 /** Bounded: a client that never ends its handshake (a port scan) must not hold up the rest for ever. */

@@ -23,6 +23,8 @@ export interface Connection {
   readonly lastActivityAt?: number;
   /** Name of the route of its newest request, seen since the drain began (of an upgrade: always). */
   readonly route?: string;
+  /** Bytes for its client wait in the kernel: Envoy may hold more of an answer that it counts as ended. */
+  readonly answering?: boolean;
   /** It was chosen to leave with its next response (lever `mark`). */
   readonly marked?: boolean;
   /** When its turn to leave came; undefined: not yet, or nobody takes turns. */

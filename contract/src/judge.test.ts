@@ -57,6 +57,17 @@ describe('what a connection may hold', () => {
     }
   });
 
+  it('an answer that its client has not taken yet is a request, however long Envoy has been done with it', () => {
+    const policy = { ...DEFAULT_POLICY, http1: { silentIdleGraceMs: 0 } };
+    for (const protocol of ['http1', 'unknown'] as const) {
+      const idle: Connection = { ...connection, protocol, inFlight: 0, lastActivityAt: NOW - 90_000 };
+      const given = { ...input, policy, unknownInFlight: 0 };
+      expect(judge(idle, given, true)).toMatchObject({ protected: false, reason: 'silent-idle-grace', holds: false });
+      const answering = judge({ ...idle, answering: true }, given, true);
+      expect(answering).toMatchObject({ protected: true, reason: 'request-in-flight', holds: true });
+    }
+  });
+
   it('who made the row is not heard now', () => {
     expect(judge(connection, { ...input, unknownInFlight: 0 }, false).holds).toBe(true);
   });

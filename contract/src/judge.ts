@@ -107,7 +107,8 @@ function waitedFor(connection: Connection, treatment: Treatment, input: JudgeInp
     case 'unknown':
       break;
   }
-  if (busy) return { waits: true, reason: 'request-in-flight' };
+  // A request ends for Envoy when its answer is written; it has ended when the client has the answer.
+  if (busy || connection.answering) return { waits: true, reason: 'request-in-flight' };
   const until = graceEnd(connection, treatment, input);
   if (until === undefined) {
     const reason = toldReason(connection, treatment, input);

@@ -56,6 +56,13 @@ describe('computeVerdict', () => {
     expect(only(verdict)).toMatchObject({ protected: true, reason });
   });
 
+  it('is not safe while the old epoch may get one more connection, unless policy resets whatever is left', () => {
+    const verdict = computeVerdict(input([], { accepts: true }));
+    expect(verdict).toMatchObject({ safe: false, summary: 'wait: it accepts connections still' });
+    const policy = { ...DEFAULT_POLICY, maxDrainMs: 500, atDeadline: 'reset' } as const;
+    expect(computeVerdict(input([], { accepts: true, policy })).safe).toBe(true);
+  });
+
   it('protects a silent idle HTTP/1 connection for its grace and says until when', () => {
     const silent = [connection('unknown')];
     expect(only(computeVerdict(input(silent)))).toMatchObject({

@@ -18,6 +18,8 @@ export interface VerdictInput extends JudgeInput {
   /** Who made `connections`. Default: the filter. */
   readonly listedBy?: WitnessName | undefined;
   readonly witnesses: readonly Witness[];
+  /** It listens still: by the next look it may have a connection more. */
+  readonly accepts?: boolean | undefined;
   /** A witness that said nothing for longer than this is not heard. */
   readonly staleAfterMs: number;
 }
@@ -82,8 +84,8 @@ function hearAnew(input: VerdictInput): Hearing {
 
 /**
  * Whether the old epoch may be ended. Safe exactly if a witness that counts sockets (kernel or admin) is heard, all
- * that are heard agree, and no protected connection is left; what the filter does not know is protected. Past a limit
- * that policy answers with a reset, only what a rule says to wait for still counts.
+ * that are heard agree, it accepts no more, and no protected connection is left; what the filter does not know is
+ * protected. Past a limit that policy answers with a reset, only what a rule says to wait for still counts.
  */
 export function computeVerdict(input: VerdictInput): Verdict {
   const { heard, judged, unseen, sockets, disagreement } = hear(input);
@@ -92,7 +94,8 @@ export function computeVerdict(input: VerdictInput): Verdict {
   const unseenProtected = forced ? 0 : unseen;
   const protectedCount = judged.filter((one) => one.protected).length + unseenProtected;
   const agreed = sockets > 0 && disagreement === undefined;
-  const safe = protectedCount === 0 && (agreed || forced);
+  const accepts = input.accepts === true;
+  const safe = protectedCount === 0 && ((agreed && !accepts) || forced);
   const held = judged.slice(0, MAX_HELD).map(heldOf);
   for (let n = 0; n < unseen && held.length < MAX_HELD; n += 1) held.push(unseenConnection(input, n, !forced));
   held.sort(byWeight);
@@ -100,7 +103,17 @@ export function computeVerdict(input: VerdictInput): Verdict {
   const holding = judged.filter((one) => one.holds).length + unseen;
   return {
     safe,
-    summary: summarize({ safe, total, protectedCount, holding, judged, unseenProtected, sockets, disagreement }),
+    summary: summarize({
+      safe,
+      total,
+      protectedCount,
+      holding,
+      judged,
+      unseenProtected,
+      sockets,
+      accepts,
+      disagreement,
+    }),
     at: input.now,
     total,
     protected: protectedCount,
@@ -231,6 +244,7 @@ function summarize(s: {
   judged: readonly Judged[];
   unseenProtected: number;
   sockets: number;
+  accepts: boolean;
   disagreement: string | undefined;
 }): string {
   if (s.safe) {
@@ -239,6 +253,7 @@ function summarize(s: {
     return `safe: none of the ${count(s.total)} left is protected${cut}`;
   }
   if (s.sockets === 0) return 'wait: neither kernel nor admin can be heard, so nobody counts the sockets';
+  if (s.protectedCount === 0 && s.disagreement === undefined) return 'wait: it accepts connections still';
   if (s.protectedCount === 0) return `wait: the witnesses differ: ${s.disagreement}`;
   const reasons = new Map<HoldReason, number>();
   for (const one of s.judged) if (one.protected) reasons.set(one.reason, (reasons.get(one.reason) ?? 0) + 1);

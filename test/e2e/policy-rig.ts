@@ -18,7 +18,10 @@ export interface PolicyRig {
 
 export async function startPolicyRig(envoy: string): Promise<PolicyRig> {
   const mesh = await startMesh({ envoy });
-  const upstream = http.createServer((_, response) => response.end('done\n'));
+  const upstream = http.createServer((request, response) => {
+    const bytes = Number(/^\/bytes\/(\d+)$/.exec(request.url ?? '')?.[1] ?? 0);
+    response.end(bytes > 0 ? Buffer.alloc(bytes) : 'done\n');
+  });
   upstream.keepAliveTimeout = 120_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
   const sockets = new WebSocketServer({ server: upstream });
   sockets.on('connection', (socket) => {

@@ -1,4 +1,5 @@
 import type { Connection } from '@sluice/contract';
+import { withAnswering } from '../witnesses/answering.ts';
 import { shutdownSocket } from '../witnesses/close.ts';
 import { type KernelView, KernelWitness } from '../witnesses/kernel.ts';
 import { UnknownRequests } from '../witnesses/unknown-requests.ts';
@@ -37,6 +38,7 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
         unknown.read(before, seen.requestsActive, now());
         return { witness: { name: 'admin', open: seen.open, at }, requestsActive: seen.requestsActive };
       } catch (error) {
+        unknown.unheard();
         return { witness: { name: 'admin', at, why: (error as Error).message } };
       }
     },
@@ -54,6 +56,8 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       return { witness: { name: 'filter', open: table.open(), at: heardAt }, connections, complete };
     },
     ...(!wasm && { kernelList: kernelLister(epoch, () => view?.sockets ?? [], now) }),
+    answering: (connections) => withAnswering(connections, view?.sockets ?? []),
+    accepts: () => view?.listens === true && epoch.meta.steeredAround !== true,
     unknownInFlight: () => unknown.bound(table.tally(), now()),
     close: (ids) => {
       if (wasm) table.close(ids);

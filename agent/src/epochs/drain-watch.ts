@@ -26,6 +26,10 @@ export interface DrainSources {
   };
   /** Set where Envoy runs no filter: the connections as the kernel lists them. */
   readonly kernelList?: () => readonly Connection[];
+  /** The connections with what the kernel knows of answers that are on their way. */
+  readonly answering?: (connections: readonly Connection[]) => readonly Connection[];
+  /** It listens still. */
+  readonly accepts?: () => boolean;
   /** Bound of the requests in flight that the filter does not know of, where it can be had exactly. */
   readonly unknownInFlight?: () => number | undefined;
   /** Asks the filter to close these connections. */
@@ -97,6 +101,7 @@ export class DrainWatch {
   #onLook: (listed: boolean) => void = () => {};
   #input: VerdictInput | undefined;
   #listed = false;
+  #accepts = false;
   #forecast: ReturnType<Forecast['look']> | undefined;
   #cost: EpochCost | undefined;
 
@@ -203,7 +208,8 @@ export class DrainWatch {
     const [kernel, admin] = await Promise.all([sources.kernel(), sources.admin()]);
     await this.pacer?.calm();
     const filter = sources.filter();
-    const listed = sources.kernelList?.() ?? filter.connections;
+    const rows = sources.kernelList?.() ?? filter.connections;
+    const listed = sources.answering?.(rows) ?? rows;
     const { pacer } = this;
     const unknownInFlight = sources.unknownInFlight?.();
     const input: VerdictInput = {
@@ -213,6 +219,7 @@ export class DrainWatch {
       connections: pacer === undefined ? listed : listed.map((one) => pacer.annotate(one)),
       paced: pacer?.paced ?? this.awaitsPacer !== undefined,
       overBudget: this.overBudget,
+      accepts: sources.accepts?.(),
       ...(sources.kernelList && { listedBy: 'kernel' as const }),
       witnesses: [filter.witness, admin.witness, kernel],
       staleAfterMs: STALE_AFTER_MS,
@@ -220,6 +227,7 @@ export class DrainWatch {
       ...(this.orderAppliedAt !== undefined && { orderAppliedAt: this.orderAppliedAt }),
       ...(unknownInFlight !== undefined && { unknownInFlight }),
     };
+    this.#accepts = input.accepts === true;
     // A process that is gone has no connection, and none of them has left: what it held has ended with it.
     const complete = sources.kernelList
       ? kernel.open !== undefined && kernel.why === undefined
@@ -269,9 +277,16 @@ export class DrainWatch {
   }
 
   #nextLookMs(): number {
+    if (this.#accepts) return LOOK_SOON_MS;
     if (this.#differences > 0) return Math.min(LOOK_AGAIN_MS * 2 ** Math.min(this.#differences, 5), LOOK_EVERY_MS);
-    // That the last request begun before the drain has ended is told by nobody: only the admin's sum says so.
-    const ending = this.verdict?.held.some((h) => h.reason === 'may-hold-a-request' || h.reason === 'unseen');
+    // That the last request begun before the drain has ended is told by nobody: only the admin's sum says so. Nor does
+    // anybody tell that a client has taken the rest of its answer.
+    const ending = this.verdict?.held.some(
+      ({ reason, connection }) =>
+        reason === 'may-hold-a-request' ||
+        reason === 'unseen' ||
+        (reason === 'request-in-flight' && connection.answering),
+    );
     return ending || this.#options.sources.kernelList ? LOOK_SOON_MS : LOOK_EVERY_MS;
   }
 }

@@ -16,11 +16,15 @@ export interface KernelSocket {
   readonly local: string;
   /** Empty for a Unix socket: the kernel does not say. */
   readonly peer: string;
+  /** Its client has not taken all that was written to it. false for a Unix socket: the kernel does not say. */
+  readonly unsent: boolean;
 }
 
 export interface KernelView {
   readonly open: number;
   readonly sockets: readonly KernelSocket[];
+  /** It listens on one of the addresses still. */
+  readonly listens: boolean;
 }
 
 /** Addresses that a live process listens on: `127.0.0.1:10000`, `[::]:10000`, or the path of a Unix socket. */
@@ -74,7 +78,7 @@ export class KernelWitness {
   #readAnew(): KernelView {
     const held = this.#heldAmong(heldSockets(this.#pid));
     const view = viewOf(held);
-    const listens = held.some(({ state }) => state === TCP_LISTEN);
+    const { listens } = view;
     // The look that first finds no listener may have missed a socket accepted while it read: the one after can not.
     this.#known = listens || this.#listened ? undefined : new Set(view.sockets.map(({ inode }) => inode));
     this.#listened = listens;
@@ -106,7 +110,7 @@ export class KernelWitness {
       if (!this.#unixPaths.has(local)) continue;
       const listens = (Number.parseInt(flags ?? '0', 16) & UNIX_ACCEPTS) !== 0;
       if (listens || state === '03')
-        sockets.push({ inode: Number(inode), state: listens ? TCP_LISTEN : 1, local, peer: '' });
+        sockets.push({ inode: Number(inode), state: listens ? TCP_LISTEN : 1, local, peer: '', unsent: false });
     }
     return sockets;
   }
@@ -120,7 +124,8 @@ function isPath(address: string): boolean {
 
 function viewOf(held: readonly TcpSocket[]): KernelView {
   const open = held.filter(({ state }) => state !== TCP_LISTEN);
-  return { open: open.length, sockets: open.map(({ inode, local, peer }) => ({ inode, local, peer })) };
+  const sockets = open.map(({ inode, local, peer, unsent }) => ({ inode, local, peer, unsent }));
+  return { open: open.length, sockets, listens: open.length < held.length };
 }
 
 /** A listener on a wildcard address accepts on each local address; a socket accepted by `[::]` may show a mapped IPv4. */

@@ -37,6 +37,18 @@ describe('UnknownRequests', () => {
     expect(unknown.bound(tally({}), 63_000)).toBeUndefined();
   });
 
+  it('an admin that does not answer leaves no old word in force while requests may begin unseen', () => {
+    const unknown = new UnknownRequests();
+    unknown.read(tally({}), 0, 100);
+    expect(unknown.bound(tally({}), 101)).toBe(0);
+    unknown.unheard();
+    expect(unknown.bound(tally({}), 102)).toBeUndefined();
+    unknown.read(tally({}, 1), 0, 200);
+    expect(unknown.bound(tally({}, 1), 201)).toBe(0);
+    unknown.unheard();
+    expect(unknown.bound(tally({}, 1), 202)).toBe(0);
+  });
+
   it('gives up a reading that is never confirmed', () => {
     const unknown = new UnknownRequests();
     const silent = tally({ a: vm(1, 0, 1) }, 1);

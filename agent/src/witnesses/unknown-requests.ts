@@ -47,6 +47,12 @@ export class UnknownRequests {
     this.#reading = { before, active, readAt };
   }
 
+  /** Admin was asked and did not answer: what it said before does not hold any more while requests can begin unseen. */
+  unheard(): void {
+    this.#reading = undefined;
+    if (this.#bound?.sinceOrder === undefined) this.#bound = undefined;
+  }
+
   /** The bound as of now; undefined while there is none. */
   bound(tally: Tally, now: number): number | undefined {
     const reading = this.#reading;

@@ -1,11 +1,14 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { takeLock } from '@sluice/agent/handoff/lock';
+import { findPeer } from '@sluice/agent/handoff/peer';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { probeStatus } from '../harness/probes.ts';
+import { until } from '../harness/process.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
 import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
@@ -140,6 +143,25 @@ test('a take-over that meets an upgrade of the peer’s own comes after it: one 
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 
+test('a new container that is killed while it takes over: the next one takes over at once, and nothing is lost', async () => {
+  const one = await agent('one', '1', '1.38.3');
+  const load = newConnections(port, 100);
+  const dying = agent('two', '2', '1.40.0').then(
+    () => 'serves',
+    () => 'dead',
+  );
+  await one.line('the peer takes over', ({ step }) => step === 'taking');
+  // All of the container: the agent, whom the lock of its slot names, and its Envoy.
+  const taken = await takeLock(base.shared as string, 'peer-2.sock').catch((error: Error) => error.message);
+  process.kill(Number(/process (\d+)/.exec(String(taken))?.[1]), 'SIGKILL');
+  expect(await dying).toBe('dead');
+  endEpochs(path.join(block.dir, 'two'));
+  const again = await agent('again', '2', '1.40.0');
+  expect((await again.serving()).version).toBe('1.40.0');
+  await one.line('old epoch reset');
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
 test('the old Envoy crashes while the new agent takes over: it is not started again beside the new one', async () => {
   const one = await agent('one', '1', '1.39.3');
   const { pid } = await one.serving();
@@ -155,5 +177,28 @@ test('the old Envoy crashes while the new agent takes over: it is not started ag
   expect((await one.epochs()).filter(({ state }) => state === 'serving')).toEqual([]);
   const load = newConnections(port, 100);
   expect((await two.call('GET', '/v1/wait')).body).toMatchObject({ state: 'serving' });
+  expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
+test('an old version that crashes and crashes: the new agent serves in its place, and it is not started again beside it', async () => {
+  const good = base.bootstrap as string;
+  const breaks = path.join(block.dir, 'breaks.json');
+  copyFileSync(good, breaks);
+  base.bootstrap = breaks;
+  const one = await agent('one', '1', '1.39.3');
+  writeFileSync(breaks, '{ "none": 1 }');
+  process.kill((await one.serving()).pid, 'SIGKILL');
+  await one.line('relaunch did not serve');
+  Object.assign(base, { bootstrap: good, peerWaitMs: 500 });
+  const two = await agent('two', '2', '1.40.0');
+  expect((await two.serving()).version).toBe('1.40.0');
+  await one.line('the peer takes over', ({ step }) => step === 'served');
+  const load = newConnections(port, 100);
+  // Its tries would go on for minutes.
+  const busy = async () => (await findPeer(base.shared as string, '2'))?.state.busy;
+  await until('the end of the relaunch', async () => ((await busy()) === false ? true : undefined), {
+    limitMs: 60_000,
+  });
+  expect((await one.epochs()).filter(({ state }) => state === 'serving')).toEqual([]);
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });

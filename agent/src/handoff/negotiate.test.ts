@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { negotiate } from './negotiate.ts';
+import { negotiate, outcomeOf } from './negotiate.ts';
 import { readSidecarsetVersions } from './sidecarset.ts';
 
 const peer = { slot: '2', nextEpoch: 4 };
@@ -61,4 +61,19 @@ test('a peer that is about to serve again is waited for, and its version still d
   expect(negotiate({ slot: '2', versions: { own: 2, alt: 1 } }, { ...peer, version: 1 })).toEqual({ role: 'wait' });
   expect(negotiate({ slot: '2', versions: { own: 1, alt: 2 } }, { ...peer, version: 2 })).toEqual({ role: 'standby' });
   expect(negotiate({ slot: '2' }, { ...peer, busy: false })).toEqual({ role: 'first', epoch: 4 });
+});
+
+test('the older one stands by for good only beside one that serves', () => {
+  const standby = { role: 'standby' } as const;
+  expect(outcomeOf(standby, { ...peer, serving: { epoch: 3 } }, true)).toBe('stay');
+  expect(outcomeOf(standby, peer, false)).toBe('again');
+  expect(outcomeOf(standby, { ...peer, busy: true }, true)).toBe('again');
+  expect(outcomeOf(standby, peer, true)).toBe('start');
+});
+
+test('one that waits for a peer waits for it so long and no longer', () => {
+  expect(outcomeOf({ role: 'wait' }, undefined, false)).toBe('again');
+  expect(outcomeOf({ role: 'wait' }, { ...peer, busy: true }, true)).toBe('start');
+  expect(outcomeOf({ role: 'first', epoch: 3 }, undefined, false)).toBe('start');
+  expect(outcomeOf({ role: 'new', epoch: 4, from: 3 }, { ...peer, serving: { epoch: 3 } }, false)).toBe('take-over');
 });

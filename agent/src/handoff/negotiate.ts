@@ -44,3 +44,25 @@ export function negotiate(mine: Mine, peer: Peer | undefined, nextEpoch = 0): Ro
   // Two that start one each would share the connections.
   return peer.busy === true ? { role: 'wait' } : { role: 'first', epoch };
 }
+
+/** `stay`: this is its place for good. `again`: to be negotiated anew in a moment. */
+export type Outcome = 'start' | 'take-over' | 'stay' | 'again';
+
+/**
+ * What follows from a role. @param last long enough was waited: whoever was to serve does not, so somebody else must. An older
+ * one then starts in the place of a newer that came to nothing, and is taken over from when that one is well again.
+ */
+export function outcomeOf({ role }: Role, peer: Peer | undefined, last: boolean): Outcome {
+  switch (role) {
+    case 'first':
+      return 'start';
+    case 'new':
+      return 'take-over';
+    case 'standby':
+      if (peer?.serving) return 'stay';
+      // Its Envoy crashed and is started again: that ends, one way or the other.
+      return last && peer?.busy !== true ? 'start' : 'again';
+    case 'wait':
+      return last ? 'start' : 'again';
+  }
+}

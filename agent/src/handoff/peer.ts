@@ -48,8 +48,11 @@ export interface PeerState extends Peer {
 export const STEPS = ['taking', 'stop', 'served', 'gave-up'] as const;
 export type Step = (typeof STEPS)[number];
 
+export const NONE = -1;
+
 export interface Served {
   readonly epoch: number;
+  /** NONE: the receiver has nothing that serves, or had a moment ago. */
   readonly from: number;
   readonly upgradeId: string;
   /** Slot of the sender; absent from an older agent. */

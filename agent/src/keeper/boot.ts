@@ -2,8 +2,8 @@ import { SluiceError, toSluiceError } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { bringUp, type Predecessor, type StartOptions } from '../epochs/handover.ts';
 import { takeLock } from '../handoff/lock.ts';
-import { type Mine, negotiate } from '../handoff/negotiate.ts';
-import { findPeer, type PeerEpoch, type PeerState, type Served, type Step, tellPeer } from '../handoff/peer.ts';
+import { type Mine, negotiate, outcomeOf } from '../handoff/negotiate.ts';
+import { findPeer, NONE, type PeerEpoch, type PeerState, type Served, type Step, tellPeer } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
 import { notShared, strangers } from '../preflight/shared.ts';
@@ -56,14 +56,22 @@ async function decide(
     const decided = negotiate(mine, peer?.state, lastReserved(shared) + 1);
     context.log('info', 'epoch negotiated', { ...decided, peer: peer?.state.slot });
     context.standing.set({ role: decided.role, peer: peer?.state.slot });
-    if (decided.role === 'standby') return true;
-    if (decided.role === 'new' && peer?.state.serving) {
-      return await takeOver(context, watch, { path: peer.path, state: peer.state, from: peer.state.serving }, last);
+    switch (outcomeOf(decided, peer?.state, last)) {
+      case 'stay':
+        return true;
+      case 'again':
+        return false;
+      case 'take-over':
+        // The role is that of a peer that serves.
+        if (!peer?.state.serving) return false;
+        return await takeOver(context, watch, { path: peer.path, state: peer.state, from: peer.state.serving }, last);
+      case 'start':
+        await firstEpoch(context, watch);
+        // Unless it was waited for in vain.
+        context.standing.set({ role: 'first' });
+        if (peer?.state.busy) await replace(context, peer.path);
+        return true;
     }
-    // The peer that was to hand over never came: nobody serves, so this one must.
-    if (decided.role === 'first' || last) await firstEpoch(context, watch);
-    else return false;
-    return true;
   } finally {
     await lock.release();
   }
@@ -96,6 +104,19 @@ async function firstEpoch(context: KeeperContext, watch: (epoch: Epoch) => void)
   announceEpochs(context);
   await keepListeners(context, epoch);
   log('info', 'first epoch serves', { epoch: epoch.number, version: epoch.meta.version, pid: epoch.process.pid });
+}
+
+/**
+ * The peer's Envoy crashes and crashes, and this agent's serves instead: another try of it, and the sockets that it keeps for that,
+ * would take a share of the connections.
+ */
+async function replace(context: KeeperContext, path: string): Promise<void> {
+  const { config, registry, now } = context;
+  const serving = registry.serving();
+  if (!serving) return;
+  const upgradeId = `slot-${config.slot}-${now().toString(36)}`;
+  const message: Served = { epoch: serving.number, from: NONE, upgradeId, slot: config.slot };
+  await insist(context, () => tellPeer(path, 'served', message));
 }
 
 /** False when the peer is about to change what it serves: to be negotiated anew. */

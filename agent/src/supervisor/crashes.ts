@@ -68,10 +68,10 @@ export class Crashes {
     const { registry, kept, log, signal, send, now } = this.#context;
     crashed.release();
     registry.remove(crashed);
-    // An upgrade that was under way has put another one in its place: two that accept would share the connections.
-    if (registry.serving() || this.#context.standing.facts.handedTo) return announceEpochs(this.#context);
     const upgradeId = crashed.meta.createdBy;
     for (;;) {
+      // An upgrade that was under way has put another one in its place, or the peer has: two that accept would share the connections.
+      if (registry.serving() || this.#context.standing.facts.handedTo) return announceEpochs(this.#context);
       const decision = onCrash(this.#history, now());
       this.#history = decision.history;
       if (!decision.relaunch) {
@@ -84,6 +84,7 @@ export class Crashes {
       }
       await new Promise((resolve) => setTimeout(resolve, decision.delayMs));
       signal.throwIfAborted();
+      if (this.#context.standing.facts.handedTo) continue;
       const { source, rollback } = this.#source(crashed);
       try {
         const { epoch, independent } = await this.#start(crashed, source, !rollback);

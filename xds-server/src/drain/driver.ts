@@ -1,19 +1,15 @@
-import {
-  DEFAULT_POLICY,
-  type DrainPolicy,
-  isTerminal,
-  type RecordEntry,
-  SluiceError,
-  toSluiceError,
-} from '@sluice/contract';
+import { DEFAULT_POLICY, type DrainPolicy, type RecordEntry, toSluiceError } from '@sluice/contract';
 import type { Agents } from '../link/agents.ts';
 import type { Log } from '../log.ts';
 import type { Store, Stored } from '../store/store.ts';
 import { Adoptions } from './adoptions.ts';
 import { type OrderSink, runCommand } from './commands.ts';
-import type { Live } from './live.ts';
-import { nextWake, step } from './machine.ts';
-import { isAway, persist, untilThere } from './persist.ts';
+import { recordOf } from './entries.ts';
+import { Inserts } from './inserts.ts';
+import { activeOf, type Live, ownerOf } from './live.ts';
+import { step } from './machine.ts';
+import { nextTurn } from './next-turn.ts';
+import { persist, untilThere } from './persist.ts';
 import { Shares } from './shares.ts';
 import {
   type Bounds,
@@ -21,13 +17,13 @@ import {
   DEFAULT_BOUNDS,
   isOver,
   newId,
-  newUpgrade,
   type UpgradeEvent,
   type UpgradeState,
   type UpgradeWish,
 } from './state.ts';
 import { TakeUp } from './take-up.ts';
 import { Verbs } from './verbs.ts';
+import { wake } from './wake.ts';
 
 export interface DriverOptions {
   readonly store: Store;
@@ -46,14 +42,11 @@ export interface DriverOptions {
   readonly onRecord?: (entry: RecordEntry, state: UpgradeState) => void;
 }
 
-/** Not begun, for one proxy at once. A script that proposes in a loop meets this bound. */
-const MAX_WAITING = 8;
 /** So often in a row a step may find that somebody else wrote the upgrade before this one lets it go. */
 const MAX_LOST = 3;
 const MAX_OVER = 1_000;
 /** After a step that failed the machine's next own moment comes no sooner. */
 const AGAIN_MS = 5_000;
-const MAX_TIMER_MS = 2_147_483_647;
 
 /** Runs the machine of every upgrade that is not over: stores each step before its commands go out. */
 export class Driver {
@@ -66,8 +59,7 @@ export class Driver {
   /** Drains and take-overs that agents began by themselves. */
   readonly adoptions: Adoptions;
   readonly #shares: Shares;
-  /** New ones that are being stored here. */
-  readonly #inserting = new Set<string>();
+  readonly #inserts: Inserts;
   /** The last ones that ended here: what is told of their writes comes later. */
   readonly #over = new Set<string>();
   readonly #takeUp: TakeUp;
@@ -93,6 +85,28 @@ export class Driver {
       () => this.active(),
       (id, perSecond) => void this.event(id, { type: 'share', perSecond }),
     );
+    this.#inserts = new Inserts(
+      {
+        store,
+        agents: options.agents,
+        log,
+        now: this.#now,
+        keep: options.keep ?? store.keep ?? 100,
+        active: (proxy) => this.active(proxy),
+        current: (id) => this.current(id),
+        // One that is another controller's to run is noticed there.
+        stored: (state, version, seq) => {
+          if (this.#owns(state.proxy) && !this.#live.has(state.id)) this.#run(state, version, seq);
+        },
+        announce: (state, entries) => this.#announce(state, entries),
+        made: ({ id, proxy }) => {
+          this.#arm(id);
+          return this.giveTurns(proxy);
+        },
+        noticed: (stored) => this.noticed(stored),
+      },
+      this.#stop.signal,
+    );
     this.adoptions = new Adoptions({
       agents: options.agents,
       policy: options.policy ?? (() => DEFAULT_POLICY),
@@ -104,7 +118,7 @@ export class Driver {
         await this.#takeUp.settled;
         return !this.#owns(proxy) || this.owner(proxy, id ?? '', oldEpoch) !== undefined;
       },
-      insert: (state, first) => untilThere(() => this.#insert(state, first), log, this.#stop.signal),
+      insert: (state, first) => untilThere(() => this.#inserts.insert(state, first), log, this.#stop.signal),
       owner: (proxy, id, oldEpoch) => this.owner(proxy, id, oldEpoch),
       event: (id, event) => this.event(id, event),
     });
@@ -170,7 +184,7 @@ export class Driver {
   }
 
   #wanted({ id, proxy }: UpgradeState): boolean {
-    return this.#owns(proxy) && !this.#live.has(id) && !this.#inserting.has(id);
+    return this.#owns(proxy) && !this.#live.has(id) && !this.#inserts.has(id);
   }
 
   #run(state: UpgradeState, version: string, seq: number): void {
@@ -196,10 +210,7 @@ export class Driver {
 
   /** Under way, oldest first. */
   active(proxy?: string): UpgradeState[] {
-    return [...this.#live.values()]
-      .map((one) => one.state)
-      .filter((state) => !isTerminal(state.phase) && (proxy === undefined || state.proxy === proxy))
-      .sort((a, b) => a.createdAt - b.createdAt);
+    return activeOf(this.#live.values(), proxy);
   }
 
   /** The state of an upgrade that is not over, verdicts included. */
@@ -216,55 +227,8 @@ export class Driver {
   }
 
   /** Rejects with UPGRADE_CONFLICT where an upgrade of `wish.id` exists. */
-  async create(wish: UpgradeWish): Promise<UpgradeState> {
-    const waiting = this.active(wish.proxy).filter((state) => state.phase === 'Idle').length;
-    if (waiting >= MAX_WAITING) {
-      throw new SluiceError('UPGRADE_CONFLICT', `${waiting} upgrades of ${wish.proxy} wait for their turn already`);
-    }
-    const now = this.#now();
-    const state = newUpgrade(wish, wish.id ?? newId(now), now);
-    const text = `upgrade of ${wish.proxy} to ${wish.target.to}${wish.reason === undefined ? '' : `: ${wish.reason}`}`;
-    await this.#insert(state, { phase: 'Idle', event: 'created', text });
-    await this.#prune(wish.proxy);
-    this.#arm(state.id);
-    await this.giveTurns(wish.proxy);
-    return this.#live.get(state.id)?.state ?? state;
-  }
-
-  /** The next one makes good what could not be removed. */
-  async #prune(proxy: string): Promise<void> {
-    const { store, keep = store.keep ?? 100, log } = this.#options;
-    await store.prune(proxy, keep).catch((thrown) => log.warn({ proxy, err: toSluiceError(thrown) }, 'not pruned'));
-  }
-
-  /** Stores a new upgrade with the first entry of its record, and runs it from here on. */
-  async #insert(made: UpgradeState, first: Pick<RecordEntry, 'phase' | 'event' | 'text'>): Promise<void> {
-    const podUid = this.#options.agents.podUid(made.proxy);
-    const state = podUid === undefined ? made : { ...made, podUid };
-    const entries = this.#entries(state, 0, [first]);
-    this.#inserting.add(state.id);
-    try {
-      const { version } = await this.#options.store.insertUpgrade(state, entries);
-      // One that is another controller's to run is noticed there.
-      if (this.#owns(state.proxy) && !this.#live.has(state.id)) this.#run(state, version, entries.length);
-    } catch (thrown) {
-      if (isAway(thrown)) void this.#lookFor(state.id);
-      throw thrown;
-    } finally {
-      this.#inserting.delete(state.id);
-    }
-    this.#announce(state, entries);
-  }
-
-  /** One whose insert was not answered may be stored all the same: it is not left to lie until the next start. */
-  async #lookFor(id: string): Promise<void> {
-    const { store, log } = this.#options;
-    try {
-      const stored = await untilThere(() => store.upgrade(id), log, this.#stop.signal);
-      if (stored !== undefined) await this.noticed(stored);
-    } catch (thrown) {
-      if (!this.#stop.signal.aborted) log.warn({ upgrade: id, err: toSluiceError(thrown) }, 'is it stored?');
-    }
+  create(wish: UpgradeWish): Promise<UpgradeState> {
+    return this.#inserts.create(wish);
   }
 
   /** The bound of Starting runs only while its agent is there. */
@@ -274,11 +238,7 @@ export class Driver {
 
   /** The upgrade that an agent's message about an old epoch belongs to. An agent speaks only for its own proxy. */
   owner(proxy: string, upgradeId: string, oldEpoch?: number): string | undefined {
-    if (this.#live.get(upgradeId)?.state.proxy === proxy) return upgradeId;
-    if (oldEpoch === undefined) return undefined;
-    // An agent that was restarted may not know the upgrade's id; the epoch tells it, for no number is used twice.
-    const live = [...this.#live.values()].find(({ state }) => state.proxy === proxy && state.oldEpoch === oldEpoch);
-    return live?.state.id;
+    return ownerOf(this.#live, proxy, upgradeId, oldEpoch);
   }
 
   /** That Pod of the proxy is gone, and with it all that was under way. */
@@ -315,16 +275,8 @@ export class Driver {
 
   /** Lets the oldest waiting upgrade of a proxy begin, unless one is on its way to serve. */
   async giveTurns(proxy: string): Promise<void> {
-    const active = this.active(proxy);
-    if (active.some((state) => state.phase === 'Preflight' || state.phase === 'Starting')) return;
-    const first = active.find((state) => state.phase === 'Idle');
-    if (first === undefined) return;
-    const slot = this.#options.agents.choose(proxy, first.target.to, first.slot);
-    if (slot === undefined) return;
-    const { binary, bootstrap } = this.#options.agents.serving(proxy) ?? {};
-    const fromTarget =
-      binary === undefined ? {} : { fromTarget: { to: binary, ...(bootstrap === undefined ? {} : { bootstrap }) } };
-    await this.event(first.id, { type: 'turn', slot, ...fromTarget });
+    const next = nextTurn(proxy, this.active(proxy), this.#options.agents);
+    if (next !== undefined) await this.event(next.id, next.event);
   }
 
   /** Handles one event. Resolves when its step is stored and its commands are out. */
@@ -368,7 +320,7 @@ export class Driver {
       },
       this.#bounds,
     );
-    const entries = this.#entries(result.state, live.seq, result.entries);
+    const entries = recordOf(result.state, live.seq, this.#now(), result.entries);
     // A verdict that changes nothing is news for a reader only: the agent says it again after a restart.
     const passing = event.type === 'verdict' && entries.length === 0 && result.commands.length === 0;
     if (!passing && result.state !== before) {
@@ -425,13 +377,6 @@ export class Driver {
       queueMicrotask(() => void this.giveTurns(state.proxy));
   }
 
-  #entries(state: UpgradeState, seq: number, entries: readonly Pick<RecordEntry, 'phase' | 'event' | 'text'>[]) {
-    const at = this.#now();
-    return entries.map(
-      (one, n): RecordEntry => ({ upgradeId: state.id, proxy: state.proxy, seq: seq + n, at, ...one }),
-    );
-  }
-
   #announce(state: UpgradeState, entries: readonly RecordEntry[]): void {
     for (const { text, event, phase } of entries) {
       this.#options.log.info({ upgrade: state.id, proxy: state.proxy, event, phase }, text);
@@ -446,9 +391,8 @@ export class Driver {
     if (live === undefined) return;
     clearTimeout(live.timer);
     if (this.#stop.signal.aborted) return;
-    const at = nextWake(live.state, this.#options.agents.connectedSlots(live.state.proxy), this.#bounds);
-    if (at === undefined) return;
-    const wait = Math.min(MAX_TIMER_MS, Math.max(leastMs, at - this.#now()));
-    live.timer = setTimeout(() => void this.event(id, { type: 'tick' }), wait);
+    const connected = this.#options.agents.connectedSlots(live.state.proxy);
+    const around = { now: this.#now(), connected, bounds: this.#bounds };
+    wake(live, around, leastMs, () => void this.event(id, { type: 'tick' }));
   }
 }

@@ -24,6 +24,8 @@ const OLD_LIMIT_MS = 30_000;
 const NOISE = 0.1;
 
 interface Round {
+  readonly saturationPerSecond: number;
+  readonly rate: number;
   readonly steadyP99: number;
   readonly duringP99: number;
   readonly ratio: number;
@@ -39,8 +41,6 @@ interface Round {
 interface Measured {
   readonly side: string;
   readonly ours: boolean;
-  readonly saturationPerSecond: number;
-  readonly rate: number;
   readonly rounds: Round[];
   answeredTwice: number;
 }
@@ -67,24 +67,18 @@ export const handoverBench: Bench = async (say) => {
     const { binary } = haproxy;
     const own = { ...OURS, ...(binary !== undefined && { 'listen-fd, HAProxy': () => haproxySide(binary) }) };
     for (const [name, start] of Object.entries({ ...own, ...NATIVE })) {
-      const side = await start();
-      const saturationPerSecond = round(await saturation(side), 0);
-      const rate = Math.round(saturationPerSecond * LOAD_PART);
-      say(`${name}: saturated at ${saturationPerSecond} a second, load ${rate}`);
-      results.push({
-        side,
-        measured: { side: name, ours: name in own, saturationPerSecond, rate, rounds: [], answeredTwice: 0 },
-      });
+      const measured = { side: name, ours: name in own, rounds: [], answeredTwice: 0 };
+      results.push({ side: await start(), measured });
     }
     // Round by round, so that what else the machine does falls on all sides alike.
     for (let n = 1; n <= ROUNDS; n++) {
       for (const { side, measured } of results) {
         // It is here for what it loses.
         if (measured.side === PLAIN && n > 1) continue;
-        const one = await handOver(side, measured, n);
+        const one = await handOver(side, n);
         measured.rounds.push(one);
         say(
-          `round ${n}, ${measured.side}: ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
+          `round ${n}, ${measured.side}: ${one.rate} a second, ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
             `${one.steadyP99} ms steady (x ${one.ratio}), taken over after ${one.takeOverMs} ms`,
         );
       }
@@ -100,7 +94,7 @@ export const handoverBench: Bench = async (say) => {
       rounds: ROUNDS,
       heldMs: HELD_MS,
       method:
-        'Open loop at 30 % of the saturation that was found for the side in the same run; each latency counts from the ' +
+        'Open loop at 30 % of the saturation that was found for the side right before each round; each latency counts from the ' +
         'moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
         '(checks of the new version included) to the end of the old process + 1 s, and at least 8 s; a request of ' +
         '5.5 s is in flight on every side, so that the windows are alike. The controller stands for one on another ' +
@@ -135,8 +129,8 @@ function startLoad(side: Side, name: string): Load {
   return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options);
 }
 
-async function saturation(side: Side): Promise<number> {
-  const load = startLoad(side, 'saturate');
+async function saturation(side: Side, name: string): Promise<number> {
+  const load = startLoad(side, name);
   try {
     let most = 0;
     for (let n = 0; n < SATURATE_TIMES; n++) {
@@ -149,10 +143,13 @@ async function saturation(side: Side): Promise<number> {
   }
 }
 
-async function handOver(side: Side, measured: Measured, n: number): Promise<Round> {
+async function handOver(side: Side, n: number): Promise<Round> {
+  // Each time anew: a shared machine is half as fast again from one minute to the next.
+  const saturationPerSecond = round(await saturation(side, `saturate${n}`), 0);
+  const rate = Math.round(saturationPerSecond * LOAD_PART);
   const load = startLoad(side, `round${n}`);
   try {
-    await load.ask({ rate: measured.rate });
+    await load.ask({ rate });
     await sleep(WARM_UP_MS + STEADY_MS);
     await load.ask({ hold: HELD_MS });
     const from = Date.now();
@@ -162,13 +159,19 @@ async function handOver(side: Side, measured: Measured, n: number): Promise<Roun
     const until = Math.max(oldEnd, from + LEAST_DURING_MS) + TAIL_MS;
     await sleep(until - Date.now());
     await side.settled();
-    return roundOf((await load.ask('report')) as OpenLoopReport, from, until, takeOverMs);
+    const measured = roundOf((await load.ask('report')) as OpenLoopReport, from, until, takeOverMs);
+    return { saturationPerSecond, rate, ...measured };
   } finally {
     load.stop();
   }
 }
 
-function roundOf(report: OpenLoopReport, from: number, until: number, takeOverMs: number): Round {
+function roundOf(
+  report: OpenLoopReport,
+  from: number,
+  until: number,
+  takeOverMs: number,
+): Omit<Round, 'rate' | 'saturationPerSecond'> {
   const between = (start: number, end: number) => report.latencyMs.filter((_, i) => within(report.due[i], start, end));
   const steadyP99 = round(percentile([...between(from - STEADY_MS, from)], 0.99));
   const during = [...between(from, until)];

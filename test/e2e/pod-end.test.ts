@@ -84,8 +84,11 @@ afterEach(async () => {
 test('an old container that is told to end waits for its request, is reset by the controller, and ends with 0', async () => {
   const one = await begin('1.38.3');
   const load = newConnections(mesh.port, 100);
+  const starting = slot('2', '1.40.0');
+  // Late, so that on busy cores too it is under way when the old one drains.
+  await one.line('the peer takes over', ({ step }) => step === 'taking');
   const slow = slowRequest(6_000);
-  const two = await slot('2', '1.40.0');
+  const two = await starting;
   await one.line('drain order applied', ({ via }) => via === 'xds');
   const hook = one.call('POST', '/v1/prestop');
   expect(await slow).toBe('done\n');

@@ -20,8 +20,8 @@ export interface Side {
   /** HTTP/1, and HTTP/2 without TLS; most have both on one port. */
   readonly port: number;
   readonly http2Port: number;
-  /** Hands over; resolves when the new side has taken over, with the pid of the old one. */
-  handOver(): Promise<number>;
+  /** Hands over; resolves when the new side has taken over, with the pid of the old one if there is one. */
+  handOver(): Promise<number | undefined>;
   /** Until it is ready for the next one. */
   settled(): Promise<void>;
   /** Ids that the upstream saw more than once. */
@@ -74,8 +74,11 @@ export async function oursSide(method: MethodName): Promise<Side> {
   };
 }
 
-/** `bare`: a hot restart by flags; `plain`: the old one is ended by SIGTERM, then the new one is started. */
-export async function nativeSide(kind: 'bare' | 'plain'): Promise<Side> {
+/**
+ * `bare`: a hot restart by flags; `plain`: the old one is ended by SIGTERM, then the new one is started; `none`: nothing is
+ * done, which shows what the machine and the clients alone do to the same figures.
+ */
+export async function nativeSide(kind: 'bare' | 'plain' | 'none'): Promise<Side> {
   const block = await claimBlock();
   const upstream = await spawnUpstream(block);
   const targets = { host: '127.0.0.1', http: await block.port(), tls: await block.port(), tcp: await block.port() };
@@ -88,6 +91,7 @@ export async function nativeSide(kind: 'bare' | 'plain'): Promise<Side> {
     port: targets.http,
     http2Port: targets.http,
     async handOver() {
+      if (kind === 'none') return undefined;
       const old = serving;
       round++;
       if (kind === 'plain') await old.child.stop();

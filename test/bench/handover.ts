@@ -47,6 +47,7 @@ interface Measured {
 
 const BARE = 'bare hot restart';
 const PLAIN = 'plain restart';
+const NONE = 'no handover';
 const OURS: Readonly<Record<string, () => Promise<Side>>> = {
   'hot-restart': () => oursSide('hot-restart'),
   'reuse-port': () => oursSide('reuse-port'),
@@ -55,6 +56,7 @@ const OURS: Readonly<Record<string, () => Promise<Side>>> = {
 const NATIVE: Readonly<Record<string, () => Promise<Side>>> = {
   [BARE]: () => nativeSide('bare'),
   [PLAIN]: () => nativeSide('plain'),
+  [NONE]: () => nativeSide('none'),
 };
 
 /** Requests that fail and the latency that a handover costs, each method beside a bare hot restart and a plain restart. */
@@ -155,7 +157,7 @@ async function handOver(side: Side, n: number): Promise<Round> {
     const from = Date.now();
     const oldPid = await side.handOver();
     const takeOverMs = Date.now() - from;
-    const oldEnd = await processEnd(oldPid, OLD_LIMIT_MS);
+    const oldEnd = oldPid === undefined ? from : await processEnd(oldPid, OLD_LIMIT_MS);
     const until = Math.max(oldEnd, from + LEAST_DURING_MS) + TAIL_MS;
     await sleep(until - Date.now());
     await side.settled();

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ENVOY_VERSIONS, envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
@@ -7,9 +8,13 @@ import { Http1Client } from '../harness/load/http1.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { claimBlock } from '../harness/ports.ts';
 import { start, until } from '../harness/process.ts';
+import { askPath, ID_HEADER } from '../harness/upstream/answers.ts';
 import { startUpstream } from '../harness/upstream/server.ts';
 import { frontBootstrap, quicBootstrap } from './quic-bootstrap.ts';
 
+const AWAY_MS = 3_000;
+/** It ends long after the new epoch has said its last word to the old one, 2 s after the handover. */
+const LONG = askPath({ size: 10, delay: 4_000 });
 const versions = ENVOY_VERSIONS.filter((version) => (process.env.SLUICE_MATRIX ?? version) === version);
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -21,9 +26,14 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
   const to = ENVOY_VERSIONS[ENVOY_VERSIONS.indexOf(from) + 1] ?? from;
 
   it.each([
-    { how: 'by the sockets that two epochs share', killed: false },
-    ...(from === to ? [{ how: 'also when the agent is killed and its successor goes on', killed: true }] : []),
-  ])('hands over with no request failed, $how', async ({ killed }) => {
+    { how: 'short or long', killed: false, workers: 2 },
+    ...(from === to
+      ? [
+          { how: 'also with one worker', killed: false, workers: 1 },
+          { how: 'also when the agent is killed and its successor goes on', killed: true, workers: 2 },
+        ]
+      : []),
+  ])('hands over with no request failed, $how', async ({ killed, workers }) => {
     const block = await claimBlock();
     cleanups.push(() => block.release());
     const port = async () => await block.port();
@@ -49,7 +59,7 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
       bootstrap,
       envoy: await envoyBinary(from),
       baseId: block.baseId(),
-      concurrency: 2,
+      concurrency: workers,
       policy: { http1: { silentIdleGraceMs: 1_000 } },
     };
     let keeper = await KeeperProcess.start(config);
@@ -66,19 +76,27 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
     load.start();
     const answered = (count: number) => until('answers', () => (load.tally.answered.size > count ? true : undefined));
     await answered(200);
+    const ids = Array.from({ length: 12 }, (_, i) => `long/${i}`);
+    const ask = (id: string) => fetch(`http://127.0.0.1:${http}${LONG}`, { headers: { [ID_HEADER]: id } });
+    const long = Promise.all(ids.map(ask));
+    await until('the long requests', () => (ids.every((id) => upstream.seen.has(id)) ? true : undefined));
     const answer = await keeper.call('POST', '/v1/upgrade', { to: await envoyBinary(to) });
     expect(answer.body.ok, JSON.stringify(answer.body)).toBe(true);
     if (killed) {
       await keeper.line('new epoch serves');
       keeper.child.kill('SIGKILL');
       await keeper.child.ended;
+      // Longer than a client waits for a QUIC connection that says nothing.
+      await sleep(AWAY_MS);
       keeper = await KeeperProcess.start(config);
     }
+    expect((await long).map(({ status }) => status)).toEqual(ids.map(() => 200));
     const reset = await keeper.line('old epoch reset', () => true, 40_000);
     await answered(load.tally.answered.size + 400);
     await load.stop();
     expect(load.tally.failures).toEqual([]);
-    expect(reconcile([load.tally], upstream.seen)).toEqual([]);
+    const waited = { name: 'long', answered: new Set(ids), refused: new Set<string>(), failedIds: new Set<string>() };
+    expect(reconcile([load.tally, waited], upstream.seen)).toEqual([]);
     expect(reset.cut).toBe(0);
     expect((await keeper.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
   });

@@ -114,6 +114,25 @@ test('datagrams pass untouched, the descriptor with them, and a dup of it is kep
   kept.closeAll();
 });
 
+test('a UDP socket beside which the child binds its own is not passed, and nothing of it is left', async () => {
+  const { parent: p, child: c, options } = fakes();
+  const [parent, child, socket] = [p(), c(), await listening()];
+  const address = 'udp://127.0.0.1:1';
+  const asked: unknown[] = [];
+  const bindsBeside = (fd: number, udp: object) => {
+    asked.push({ inode: inode(fd), ...udp });
+    return true;
+  };
+  const handover = await relayHandover({ ...options, bindsBeside });
+  child.send(encodeListenSocketRequest({ address, worker: 1 }));
+  await parent.receive();
+  parent.send(encodeListenSocketReply(true), [socket]);
+  expect(await child.receive()).toMatchObject({ data: encodeListenSocketReply(false), fds: [] });
+  expect(asked).toMatchObject([{ inode: inode(socket), address, worker: 1 }]);
+  expect(handover.passed).toMatchObject([{ address, worker: 1, given: false, by: 'parent' }]);
+  handover.close();
+});
+
 test('listeners are stopped by the way that the caller has, and by the relayed request when that fails', async () => {
   for (const fails of [false, true]) {
     const { parent: p, child: c, options } = fakes();

@@ -41,7 +41,7 @@ class Session implements Handover {
   readonly independent: Promise<{ at: number }>;
   readonly passed: Passed[] = [];
   originalStartSeconds: number | undefined;
-  readonly #options: HandoverOptions & Partial<Pick<RelayOptions, 'shutdownAdmin' | 'stopListeners'>>;
+  readonly #options: HandoverOptions & Partial<Pick<RelayOptions, 'shutdownAdmin' | 'stopListeners' | 'bindsBeside'>>;
   readonly #child: Party;
   readonly #drain = Promise.withResolvers<{ at: number }>();
   readonly #end = Promise.withResolvers<{ at: number }>();
@@ -230,8 +230,15 @@ class Session implements Handover {
     if (message.kind === 'shutdownAdminReply') this.originalStartSeconds = Number(message.originalStartSeconds);
     if (pending?.kind === 'passListenSocket') {
       const [fd] = replyFds;
+      const udp = pending.address.startsWith('udp:');
+      if (fd !== undefined && udp && this.#options.bindsBeside?.(fd, pending) === true) {
+        for (const each of replyFds) close(each);
+        this.#notePassed(pending, false, 'parent');
+        this.#front.send(encodeListenSocketReply(false));
+        return;
+      }
       // UDP sockets are not kept: datagrams would pile up in a socket that nobody reads.
-      if (fd !== undefined && !pending.address.startsWith('udp:')) this.#options.kept?.put(pending, fd);
+      if (fd !== undefined && !udp) this.#options.kept?.put(pending, fd);
       this.#notePassed(pending, fd !== undefined, 'parent');
     }
     // Envoy sends descriptors with the last datagram of a message only.

@@ -56,6 +56,11 @@ export interface RelayOptions extends HandoverOptions {
   readonly parent: Party;
   readonly child: Party;
   /**
+   * Asked for each UDP socket that the parent passes: true = the child does not get it, and binds one of its own beside it.
+   * The descriptor is closed after the call.
+   */
+  readonly bindsBeside?: (fd: number, udp: { readonly address: string; readonly worker: number }) => boolean;
+  /**
    * `relay`: the parent closes its admin listener, so that the child can bind the same admin address.
    * `answer`: the broker answers in the parent's place; the parent keeps admin and stats flush. Only when each epoch has
    * an admin address of its own. Default `relay`.

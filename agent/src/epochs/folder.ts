@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { MethodName } from '@sluice/contract';
+import type { ProcessId } from './proc.ts';
 import { type EpochNotes, epochNumbers, RunFolder } from './run-folder.ts';
 
 export { type ResetReport, writeAtomically } from './run-folder.ts';
@@ -41,6 +42,8 @@ export interface EpochMeta extends EpochNotes {
   readonly lineStartedAt?: number;
   /** Set when its terminate request was swallowed: it never speaks to its parent again. Until then a broker must be there. */
   readonly independentAt?: number;
+  /** The process that passes QUIC packets on to the child. */
+  readonly relay?: ProcessId | undefined;
   /** Those of `listenAddresses` on which every filter chain is HTTP; noted only where no filter runs. */
   readonly httpAddresses?: readonly string[];
   /** Addresses it listened on; the kernel witness needs them after the listeners are gone. */

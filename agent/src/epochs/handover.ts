@@ -6,6 +6,7 @@ import {
   type KeptSockets,
   type Party,
   playParent,
+  type RelayOptions,
   relayHandover,
 } from '../broker/index.ts';
 import type { Log } from '../log.ts';
@@ -51,6 +52,8 @@ export type Predecessor =
       readonly ownAdmin: boolean;
       /** Stops its listeners without its own drain; rejects when it can not be reached. */
       readonly stopListeners?: () => Promise<unknown>;
+      /** Which of its UDP sockets the new one does not share (broker/types.ts). */
+      readonly bindsBeside?: RelayOptions['bindsBeside'];
       /** Start of the line of epochs, ms: `uptime_all_epochs` counts from it. */
       readonly originalStart?: number;
     }
@@ -148,6 +151,7 @@ async function openHandover(options: BringUpOptions, child: Party): Promise<Hand
         child,
         shutdownAdmin: predecessor.ownAdmin ? 'answer' : 'relay',
         ...(predecessor.stopListeners && { stopListeners: predecessor.stopListeners }),
+        ...(predecessor.bindsBeside && { bindsBeside: predecessor.bindsBeside }),
         ...(predecessor.originalStart !== undefined && {
           originalStartSeconds: Math.floor(predecessor.originalStart / 1_000),
         }),

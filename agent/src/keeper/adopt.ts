@@ -1,7 +1,7 @@
 import { playParent } from '../broker/index.ts';
 import { Epoch } from '../epochs/epoch.ts';
 import { isAlive } from '../epochs/proc.ts';
-import { hasQuic, relayQuic } from '../epochs/quic.ts';
+import { hasQuic, relayQuicOn } from '../epochs/quic.ts';
 import { methodNamed } from '../methods/index.ts';
 import { accepts } from '../methods/reuse-port/plain.ts';
 import { asOthers } from '../native/sched.ts';
@@ -37,7 +37,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   for (const old of registry.draining()) {
     const successor = registry.all().find((e) => e.meta.parent === old.number);
     // Its packets have nobody else to go to, and it aborts when they find nobody.
-    if (successor && hasQuic(old)) relayQuic(old, successor.party, log);
+    if (successor && hasQuic(old)) await relayOn(context, old, successor);
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
   sweepSharedMemory(context);
@@ -61,6 +61,15 @@ async function settle(context: KeeperContext, starting: Epoch): Promise<void> {
   }
   log('warn', 'epoch that did not serve is given up', { epoch: starting.number });
   registry.remove(starting);
+}
+
+/** Without it the old epoch may abort, and the new one serves on: no reason not to go on. */
+async function relayOn({ log }: KeeperContext, old: Epoch, successor: Epoch): Promise<void> {
+  try {
+    await relayQuicOn(old, successor.party, log);
+  } catch (error) {
+    log('error', 'QUIC packets are not passed on', { epoch: old.number, error: String(error) });
+  }
 }
 
 /** In the place of the broker that an earlier agent took with it. Harmless when the request has been made already. */

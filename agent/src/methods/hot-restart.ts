@@ -1,6 +1,6 @@
 import { absorbReplies, clearInitializing } from '../broker/index.ts';
 import { bringUp, type Predecessor, socketPath } from '../epochs/handover.ts';
-import { hasQuic, relayQuic } from '../epochs/quic.ts';
+import { besideQuic, endRelay, hasQuic, relayQuic } from '../epochs/quic.ts';
 import { keepListeners } from '../keeper/kept.ts';
 import { hotRestartChecks } from '../preflight/hot-restart.ts';
 import { listenAddressesOf } from '../witnesses/kernel.ts';
@@ -18,7 +18,8 @@ export const hotRestart: HandoverMethod = {
     await keepListeners(context, old);
     const { plan } = start;
     const child = { epoch: plan.restartEpoch, socketPath: socketPath(plan.baseId, plan.folder.epoch) };
-    const quic = hasQuic(old) ? relayQuic(old, child, context.log) : undefined;
+    const quic = hasQuic(old);
+    if (quic) await relayQuic(old, child, context.log);
     const predecessor: Predecessor = {
       kind: 'live',
       party: old.party,
@@ -28,13 +29,15 @@ export const hotRestart: HandoverMethod = {
       // drain_listeners without `graceful`: they stop, and nobody is told; that is for the drain (source/server/admin,
       // listeners_handler.cc).
       // With QUIC the request itself is needed: only by it does the parent pass its child's packets on.
-      ...(!quic && { stopListeners: () => old.admin.post('/drain_listeners') }),
+      ...(quic
+        ? { bindsBeside: (fd: number) => besideQuic(fd, plan.concurrency) }
+        : { stopListeners: () => old.admin.post('/drain_listeners') }),
       ownAdmin: old.meta.adminAddress.startsWith('/') && start.plan.adminAddress !== old.meta.adminAddress,
     };
     try {
       return await bringUp({ ...start, predecessor });
     } catch (error) {
-      quic?.close();
+      if (quic) await endRelay(old);
       throw error;
     }
   },
@@ -49,6 +52,7 @@ export const hotRestart: HandoverMethod = {
     if (!oldAccepts && listenAddressesOf(starting.process.pid).length > 0) return true;
     await starting.kill();
     clearInitializing(starting.meta.baseId);
+    if (old) await endRelay(old);
     if (old) await absorbReplies({ baseId: old.meta.baseId, envoy: old.party, signal: context.signal });
     return false;
   },

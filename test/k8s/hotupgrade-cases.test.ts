@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import type { KubernetesObject, V1Pod } from '@kubernetes/client-node';
 import type { HotUpgrade, HotUpgradeStatus } from '@sluice/xds-server/kube/hotupgrade';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -20,6 +22,7 @@ const API_VERSION = 'sluice.dev/v1alpha1';
 const A = 'mesh/proxy:a';
 const B = 'mesh/proxy:b';
 const C = 'mesh/proxy:c';
+const LAST_WORDS = 60;
 
 let block: Block;
 let cluster: Cluster;
@@ -29,10 +32,17 @@ let controller: Child;
 let api: string;
 let kubeconfig: string;
 
+const logFile = (): string => process.env.SLUICE_K8S_LOG ?? path.join(block.dir, 'controller.log');
+
 async function startController(): Promise<void> {
-  const log = process.env.SLUICE_K8S_LOG;
   const xds = `127.0.0.1:${await block.port()}`;
-  controller = await startKubeController({ kubeconfig, api, xds, ...(log !== undefined && { log }) });
+  controller = await startKubeController({ kubeconfig, api, xds, log: logFile() });
+}
+
+/** What the controller said last. */
+function lastWords(): string {
+  const lines = readFileSync(logFile(), 'utf8').trimEnd().split('\n').slice(-LAST_WORDS);
+  return lines.map((line) => line.slice(0, 300)).join('\n');
 }
 
 beforeAll(async () => {
@@ -102,7 +112,7 @@ function status(name: string, holds: (status: HotUpgradeStatus) => boolean, what
       { limitMs: 45_000 },
     )
     .catch((error: Error) => {
-      throw new Error(`${name}: ${what}: ${error.message}: ${JSON.stringify(last)}`);
+      throw new Error(`${name}: ${what}: ${error.message}: ${JSON.stringify(last)}\n${lastWords()}`);
     });
 }
 

@@ -60,11 +60,13 @@ export class SimulatedAgents {
     this.#held.delete(proxy);
     for (const sim of this.#sims.values()) {
       if (sim.proxy !== proxy) continue;
-      for (const { link, epochs } of sim.agents.values()) {
-        const old = epochs.find(({ state }) => state === 'draining');
+      for (const agent of sim.agents.values()) {
+        const old = agent.epochs.find(({ state }) => state === 'draining');
         if (old?.upgradeId === undefined) continue;
         const verdict = SAFE(Date.now());
-        link.send({ type: 'verdict', upgradeId: old.upgradeId, epoch: old.epoch, verdict });
+        // A link that is made anew says it too.
+        agent.epochs = [{ ...old, verdict }];
+        agent.link.send({ type: 'verdict', upgradeId: old.upgradeId, epoch: old.epoch, verdict });
       }
     }
   }

@@ -284,9 +284,10 @@ export class Driver {
     const live = this.#live.get(id);
     if (live === undefined || this.#stop.signal.aborted) return Promise.resolve();
     if (event.type === 'verdict') {
-      const waits = live.verdict !== undefined;
-      live.verdict = event;
-      if (waits) return live.queue;
+      const waits = live.verdict;
+      // The list of epochs has the verdict of when it was sent: of two the later one counts.
+      if (waits === undefined || event.verdict.at >= waits.verdict.at) live.verdict = event;
+      if (waits !== undefined) return live.queue;
     }
     live.queue = live.queue.then(async () => {
       const newest = event.type === 'verdict' ? (live.verdict ?? event) : event;

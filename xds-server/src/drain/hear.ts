@@ -31,7 +31,10 @@ export async function hear(
     }
     case 'verdict':
     case 'reset': {
-      const id = driver.owner(proxy, message.upgradeId, message.epoch);
+      const { upgradeId, epoch } = message;
+      // A word that comes while the drain is being taken over is said once: lost, the old epoch would wait for ever.
+      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adoptions.settled(proxy, epoch);
+      const id = driver.owner(proxy, upgradeId, epoch);
       if (id === undefined) return;
       await driver.event(id, message.type === 'reset' ? { ...message, type: 'resetDone' } : message);
       return;

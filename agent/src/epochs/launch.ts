@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Readable } from 'node:stream';
 import { SluiceError } from '@sluice/contract';
 import { identify, type ProcessId } from './proc.ts';
 
@@ -42,6 +43,19 @@ export async function launch(options: Launch, note: (process: ProcessId) => void
   return launched(shell, options.binary, note);
 }
 
+/** What comes until the first line is whole, or until the end. Rejects with the signal's reason. */
+function firstLine(stream: Readable, signal: AbortSignal): Promise<string> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    let text = '';
+    stream.setEncoding('latin1').on('data', (more: string) => {
+      text += more;
+      if (text.includes('\n')) resolve(text);
+    });
+    stream.once('close', () => resolve(text));
+  });
+}
+
 /**
  * The process whose id `shell` writes and which waits for a line on fd 3. Throws EPOCH_DIED when there is none in time; for
  * `note` see launch.
@@ -53,15 +67,17 @@ export async function launched(
 ): Promise<ProcessId> {
   const gate = shell.stdio[3] as NodeJS.WritableStream;
   gate.on('error', () => {}); // the shell's death is reported by `exit`
-  let output = '';
-  shell.stdout?.setEncoding('latin1').on('data', (text: string) => {
-    output += text;
-  });
   const timeout = AbortSignal.timeout(LAUNCH_TIMEOUT_MS);
+  let output: string;
   try {
-    await once(shell, 'exit', { signal: timeout });
+    // Its exit may be seen before what it wrote; and its pipe ends later, for the waiting child holds it.
+    [output] = await Promise.all([
+      firstLine(shell.stdout as Readable, timeout),
+      once(shell, 'exit', { signal: timeout }),
+    ]);
   } catch (cause) {
     shell.kill('SIGKILL');
+    gate.end();
     throw new SluiceError('EPOCH_DIED', `expected ${binary} to start, found no process after 5 s`, { cause });
   }
   const pid = Number(output.trim());

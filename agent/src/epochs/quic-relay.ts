@@ -61,7 +61,7 @@ function untilRelaying(child: ChildProcess, onWord: (word: RelayWord) => void): 
       settle();
     };
     child.once('error', (error) => settled(() => reject(died(child, error))));
-    child.once('exit', () => settled(() => reject(died(child))));
+    child.once('close', () => settled(() => reject(died(child))));
     createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
       const word = JSON.parse(line) as RelayWord;
       if (word.event === 'relaying') settled(resolve);

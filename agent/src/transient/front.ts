@@ -100,7 +100,7 @@ async function firstMessage(helper: ChildProcess): Promise<ToFront> {
 
 async function ended(helper: ChildProcess, timeoutMs: number): Promise<never> {
   try {
-    await once(helper, 'exit', { signal: AbortSignal.timeout(timeoutMs) });
+    await once(helper, 'close', { signal: AbortSignal.timeout(timeoutMs) });
   } catch {
     helper.kill('SIGTERM');
     throw new SluiceError('EPOCH_TIMEOUT', `expected the helper to be ready within ${timeoutMs} ms, found it is not`);

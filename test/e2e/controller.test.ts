@@ -1,43 +1,32 @@
-import http2 from 'node:http2';
-import type { AddressInfo } from 'node:net';
 import type { ConnectionsView, EndedView, ExplainView, UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
+import { type HeldRequest, held } from '../harness/held-request.ts';
 import { type Mesh, startMesh } from '../harness/mesh.ts';
 import { until } from '../harness/process.ts';
 
 let mesh: Mesh | undefined;
-let sessions: http2.ClientHttp2Session[] = [];
+let requests: HeldRequest[] = [];
 afterEach(async () => {
-  for (const session of sessions) session.destroy();
-  sessions = [];
+  for (const request of requests) request.close();
+  requests = [];
   await mesh?.close();
   mesh = undefined;
 });
 
 const POLICY = { http1: { silentIdleGraceMs: 500 } };
 
-/** A request that is answered after `delayMs`, on a connection of its own. */
-async function held(port: number, delayMs: number): Promise<{ local: number; status: Promise<number> }> {
-  const session = http2.connect(`http://127.0.0.1:${port}`);
-  sessions.push(session);
-  session.on('error', () => undefined);
-  await new Promise((resolve) => session.once('remoteSettings', resolve));
-  const stream = session.request({ ':path': `/?delay=${delayMs}` });
-  const status = new Promise<number>((resolve) => {
-    stream.on('response', (headers) => resolve(Number(headers[':status'])));
-    stream.on('error', () => resolve(0));
-    stream.on('close', () => resolve(0));
-  });
-  stream.resume().end();
-  return { local: (session.socket.address() as AddressInfo).port, status };
+async function hold(): Promise<HeldRequest> {
+  const one = await held(mesh?.port ?? 0);
+  requests.push(one);
+  return one;
 }
 
 test('explain names the connection that holds a drain up; a reset cuts it by a recorded override only', async () => {
   mesh = await startMesh({ envoy: await envoyBinary('1.36.4') });
-  const { controller, port } = mesh;
-  const { local, status } = await held(port, 300_000);
+  const { controller } = mesh;
+  const { local, status } = await hold();
   const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
   await controller.phase(upgrade.id, ['Draining']);
   const peer = `127.0.0.1:${local}`;
@@ -64,8 +53,8 @@ test('explain names the connection that holds a drain up; a reset cuts it by a r
 
 test('policy may give up at the deadline, and the record names what it cut and why', async () => {
   mesh = await startMesh({ envoy: await envoyBinary('1.40.0') });
-  const { controller, port } = mesh;
-  const { status } = await held(port, 300_000);
+  const { controller } = mesh;
+  const { status } = await hold();
   const policy = { ...POLICY, maxDrainMs: 1_500, atDeadline: 'reset' };
   const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.38.3'), policy);
   const done = await controller.phase(upgrade.id, ['Done']);
@@ -85,11 +74,13 @@ test('a rollback flips back while the first drain goes on; both old epochs end, 
   mesh = await startMesh({ envoy: await envoyBinary('1.38.3') });
   const { controller, port } = mesh;
   const load = newConnections(port, 200);
-  const { status } = await held(port, 6_000);
+  const { status, letGo } = await hold();
   const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.40.0'), POLICY);
   await controller.phase(upgrade.id, ['Draining']);
   // No upgrade made the first epoch: its agent tells what it was started from.
   const back = await controller.call<UpgradeView>('POST', `/upgrades/${upgrade.id}/rollback`, { by: 'jo' });
+  await controller.phase(back.id, ['Draining', 'Done', 'Failed']);
+  letGo();
   const flipped = await controller.phase(back.id, ['Done', 'Failed']);
   expect(flipped.failure).toBeUndefined();
   expect(await status).toBe(200);
@@ -103,7 +94,7 @@ test('a hot restart that the agent began while the controller was away is taken 
   mesh = await startMesh({ envoy: await envoyBinary('1.40.0') });
   const { controller, agent, port } = mesh;
   const load = newConnections(port, 200);
-  const { status } = await held(port, 8_000);
+  const { status, letGo } = await hold();
   await controller.kill();
   await agent.line('link: not connected');
   agent.child.kill('SIGHUP');
@@ -115,6 +106,7 @@ test('a hot restart that the agent began while the controller was away is taken 
     const list = await controller.call<{ items: UpgradeView[] }>('GET', '/upgrades');
     return list.items.length > 0 ? list : undefined;
   });
+  letGo();
   const done = await controller.phase(items[0]!.id, ['Done']);
   expect(await status).toBe(200);
   expect(done).toMatchObject({ from: '1.40.0', to: '1.40.0', oldEpoch: 0, connections: { cut: [] } });

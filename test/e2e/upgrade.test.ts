@@ -1,8 +1,11 @@
 import http2 from 'node:http2';
+import type { UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
+import { held } from '../harness/held-request.ts';
 import { type Mesh, startMesh } from '../harness/mesh.ts';
+import { until } from '../harness/process.ts';
 
 let mesh: Mesh | undefined;
 afterEach(async () => {
@@ -25,13 +28,17 @@ test.each([
   idle.on('error', () => {});
   await ask(idle, '/');
   const goaway = new Promise<number>((resolve) => idle.once('goaway', () => resolve(Date.now())));
-  const busy = http2.connect(`http://127.0.0.1:${port}`);
-  const slow = ask(busy, '/?delay=2500');
+  const busy = await held(port);
 
   const upgrade = await controller.startUpgrade('edge', await envoyBinary(to), POLICY);
+  await until('Envoy has the order', async () => {
+    const { order } = await controller.call<UpgradeView>('GET', `/upgrades/${upgrade.id}`);
+    return order?.ackedAt;
+  });
+  busy.letGo();
   const done = await controller.phase(upgrade.id, ['Done']);
 
-  expect(await slow).toBe(200);
+  expect(await busy.status).toBe(200);
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
   expect(done).toMatchObject({ from, to, connections: { cut: [] } });
   expect(done.order?.ackedAt).toBeDefined();
@@ -41,7 +48,7 @@ test.each([
   const proxy = await controller.proxy('edge');
   expect(proxy.serving).toMatchObject({ epoch: 1, version: to });
   expect(proxy.epochs).toHaveLength(1);
-  busy.destroy();
+  busy.close();
 });
 
 function ask(session: http2.ClientHttp2Session, path: string): Promise<number> {

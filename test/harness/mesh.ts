@@ -27,7 +27,8 @@ export async function startMesh(agentConfig: Record<string, unknown>): Promise<M
   ];
   const upstream = http.createServer((request, response) => {
     const delay = Number(new URL(request.url ?? '/', 'http://x').searchParams.get('delay') ?? 0);
-    setTimeout(() => response.end('done\n'), delay);
+    // Whoever keeps a request open has it answered when it likes.
+    request.resume().once('end', () => setTimeout(() => response.end('done\n'), delay));
   });
   upstream.keepAliveTimeout = 120_000; // or Envoy meets a connection of its pool that the upstream closed a moment ago
   await new Promise<void>((resolve) => upstream.listen(upstreamPort, '127.0.0.1', resolve));

@@ -156,5 +156,9 @@ it('the same with OpenKruise, by the SidecarSet of deploy/', async () => {
   await cluster.kubectl('-n', 'shop', 'delete', 'hotupgrade,deployment', 'shop', '--timeout=60s');
   await cluster.kubectl('-n', 'shop', 'wait', '--for=delete', 'pod', '--selector=app=shop', '--timeout=60s');
   kruise = await startKruise(cluster);
+  // As the docs say: a Pod that is made before OpenKruise has seen the SidecarSet gets no sidecar.
+  await cluster.kubectl('apply', '--server-side', '-k', path.join(DEPLOY, 'sidecarset'));
+  const seen = '--for=jsonpath={.status.observedGeneration}=1';
+  await cluster.kubectl('wait', seen, 'sidecarset/sluice-shop', '--timeout=60s');
   await upgraded('sample/kruise');
 }, 400_000);

@@ -98,7 +98,11 @@ export class OpenLoop {
 
   hold(ms: number): void {
     const connection = this.openHttp1();
-    this.ask(connection, (wrong) => this.note(now(), wrong && `long request: ${wrong}`), ms);
+    const done = (wrong: string | undefined) => {
+      this.note(now(), wrong && `long request: ${wrong}`);
+      connection.close();
+    };
+    this.ask(connection, done, ms);
   }
 
   report(): OpenLoopReport {

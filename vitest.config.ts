@@ -3,7 +3,9 @@ import { defineConfig } from 'vitest/config';
 // Tests run the TypeScript sources: the condition makes every workspace package resolve to src/ and not to dist/.
 const source = { resolve: { conditions: ['sluice-source'] }, ssr: { resolve: { conditions: ['sluice-source'] } } };
 
-const HANDOVER = ['test/e2e/{reuse-port,listen-fd,pod,slots,kills,prometheus,pacing-strain,slow-answer}*.test.ts'];
+const HANDOVER = [
+  'test/e2e/{reuse-port,listen-fd,pod,slots,kills,prometheus,pacing-strain,pushes,slow-answer}*.test.ts',
+];
 
 export default defineConfig({
   ...source,

@@ -27,7 +27,8 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
 
   it.each([
     { how: 'short or long', killed: false, workers: 2 },
-    ...(from === to
+    // Not with the newest, which alone is part of `npm test`.
+    ...(from === '1.39.3'
       ? [
           { how: 'also with one worker', killed: false, workers: 1 },
           { how: 'also when the agent is killed and its successor goes on', killed: true, workers: 2 },

@@ -1,6 +1,6 @@
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { SluiceError } from '@sluice/contract';
+import { entryPoint } from '../entry-point.ts';
 import { idleFirst } from './aside.ts';
 import type { Inside } from './look.ts';
 import type { LookQuestion } from './look-worker.ts';
@@ -20,9 +20,7 @@ export const inside = oncePerBinary(async (binary: string): Promise<Inside> => {
 
 /** Undefined = not within `limitMs`. */
 async function ask(question: LookQuestion, limitMs: number): Promise<Inside | undefined> {
-  const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
-  const file = fileURLToPath(new URL(`./look-worker.${extension}`, import.meta.url));
-  const worker = new Worker(file, { workerData: question });
+  const worker = new Worker(entryPoint(import.meta, 'look-worker'), { workerData: question });
   const { promise, resolve, reject } = Promise.withResolvers<Inside | undefined>();
   const timer = setTimeout(resolve, limitMs, undefined);
   worker.once('message', resolve);

@@ -1,6 +1,6 @@
 import { SluiceError } from '@sluice/contract';
-import { close, pidfdOpen } from '../native/fds.ts';
-import { type Watch, watchReadable } from '../native/poller.ts';
+import { close } from '../native/fds.ts';
+import { type EndWatch, watchEnd } from '../native/process-end.ts';
 import { Channel, untilFree } from './channel.ts';
 import { socketKey } from './kept.ts';
 import { namesOf } from './names.ts';
@@ -47,7 +47,7 @@ class Session implements Handover {
   readonly #end = Promise.withResolvers<{ at: number }>();
   readonly #fromChild = new Assembler();
   readonly #fromParent = new Assembler();
-  readonly #pidfds: { fd: number; watch: Watch }[] = [];
+  readonly #ends: EndWatch[] = [];
   readonly #abort = () => this.#fail(this.#options.signal?.reason);
   readonly #front: Channel;
   #back: Channel | undefined;
@@ -111,18 +111,8 @@ class Session implements Handover {
   }
 
   #watchPid(pid: number, onEnd: () => void): void {
-    if (this.#closed) return;
-    const fd = pidfdOpen(pid);
-    if (fd === undefined) {
-      // Later, as every event of a handover: the caller has not got its promises yet.
-      setImmediate(onEnd);
-      return;
-    }
-    const watch = watchReadable(fd, () => {
-      watch.stop();
-      onEnd();
-    });
-    this.#pidfds.push({ fd, watch });
+    // Never at once, as every event of a handover: the caller has not got its promises yet.
+    if (!this.#closed) this.#ends.push(watchEnd(pid, onEnd));
   }
 
   // ---- child ----
@@ -310,10 +300,7 @@ class Session implements Handover {
     if (this.#pending === undefined) this.#back?.close();
     else this.#back?.retire(this.#fromParent);
     for (const fd of this.#replyFds.splice(0)) close(fd);
-    for (const { fd, watch } of this.#pidfds.splice(0)) {
-      watch.stop();
-      close(fd);
-    }
+    for (const end of this.#ends.splice(0)) end.stop();
   }
 
   #notePassed(request: ListenSocketRequest, given: boolean, by: Passed['by']): void {

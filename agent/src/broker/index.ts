@@ -22,4 +22,4 @@ export {
 } from './shared-memory.ts';
 export { type SyncOptions, type SyncResult, syncKept } from './sync.ts';
 export type * from './types.ts';
-export { relayUdp, type UdpRelay } from './udp.ts';
+export { relayUdp } from './udp.ts';

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { type ErrorCode, SluiceError } from '@sluice/contract';
 import type { Party } from '../broker/index.ts';
+import { entryPoint } from '../entry-point.ts';
 import { identify, type ProcessId } from './proc.ts';
 
 /** The one argument of quic-relay-main.ts. */
@@ -26,29 +26,32 @@ export type RelayWord =
 const READY_MS = 10_000;
 
 /**
- * Starts a process that relays until the old Envoy is gone, whatever becomes of this one. Resolves when it relays; rejects
- * with UPGRADE_CONFLICT as relayUdp does, EPOCH_DIED or EPOCH_TIMEOUT when there is no relay.
+ * Starts a process that relays until the old Envoy is gone, whatever becomes of this one. `note` is told of it before it
+ * holds anything: when this process dies first, its successor can end it. Resolves when it relays; rejects with
+ * UPGRADE_CONFLICT as relayUdp does, EPOCH_DIED or EPOCH_TIMEOUT when there is no relay.
  */
-export async function startRelay(config: RelayConfig, onWord: (word: RelayWord) => void): Promise<ProcessId> {
-  const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
-  const main = fileURLToPath(new URL(`./quic-relay-main.${extension}`, import.meta.url));
+export async function startRelay(
+  config: RelayConfig,
+  note: (relay: ProcessId) => void,
+  onWord: (word: RelayWord) => void,
+): Promise<void> {
+  const main = entryPoint(import.meta, 'quic-relay-main');
   // A session of its own: what ends this process's group must not end it.
   const child = spawn(process.execPath, [...process.execArgv, main, JSON.stringify(config)], {
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],
   });
+  const relay = child.pid === undefined ? undefined : identify(child.pid);
   try {
+    if (relay !== undefined) note(relay);
     await untilRelaying(child, onWord);
   } catch (error) {
     child.kill('SIGKILL');
     throw error;
   }
-  const relay = child.pid === undefined ? undefined : identify(child.pid);
-  if (relay === undefined) throw died(child);
   // Neither keeps this process from ending.
   child.unref();
   (child.stdout as unknown as { unref(): void }).unref();
-  return relay;
 }
 
 function untilRelaying(child: ChildProcess, onWord: (word: RelayWord) => void): Promise<void> {

@@ -1,6 +1,7 @@
 import type { Party } from '../broker/index.ts';
 import type { Log } from '../log.ts';
 import { hasReusePort } from '../native/fds.ts';
+import { untilEnded } from '../native/process-end.ts';
 import { steer } from '../native/reuseport.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import type { Epoch } from './epoch.ts';
@@ -9,7 +10,6 @@ import { startRelay } from './quic-relay.ts';
 
 /** After SIGKILL its names are free within milliseconds. */
 const END_MS = 2_000;
-const LOOK_MS = 5;
 
 /** Whether the epoch holds UDP sockets that pass on: preflight lets only QUIC listeners come so far. */
 export function hasQuic(epoch: Epoch): boolean {
@@ -37,28 +37,36 @@ export function besideQuic(fd: number, workers: number): boolean {
  */
 export async function relayQuic(old: Epoch, child: Party, log: Log): Promise<void> {
   await endRelay(old); // of a handover that came to nothing
-  const { baseId, alive } = { baseId: old.meta.baseId, alive: old.folder.alive };
-  const relay = await startRelay({ baseId, parent: old.party, child, old: old.process, alive }, (word) => {
-    if (word.event === 'trouble') {
-      log('warn', 'a QUIC packet was not passed on', { epoch: old.number, error: word.error });
-    } else if (word.event === 'ended') {
-      log('debug', 'QUIC packets passed on to the next epoch', { epoch: old.number, packets: word.packets });
-    }
-  });
-  old.update({ relay });
+  await startRelay(
+    { baseId: old.meta.baseId, parent: old.party, child, old: old.process, alive: old.folder.alive },
+    (relay) => old.update({ relay }),
+    (word) => {
+      if (word.event === 'trouble') {
+        log('warn', 'a QUIC packet was not passed on', { epoch: old.number, error: word.error });
+      } else if (word.event === 'ended') {
+        log('debug', 'QUIC packets passed on to the next epoch', { epoch: old.number, packets: word.packets });
+      }
+    },
+  );
 }
 
-/** The one that an earlier agent started goes on. */
+/**
+ * The same for a handover of an earlier agent, whose relay goes on as a rule. Without one the old epoch may abort, and the
+ * new one serves on: no reason not to go on.
+ */
 export async function relayQuicOn(old: Epoch, child: Party, log: Log): Promise<void> {
-  if (old.meta.relay === undefined || !isAlive(old.meta.relay)) await relayQuic(old, child, log);
+  if (old.meta.relay !== undefined && isAlive(old.meta.relay)) return;
+  try {
+    await relayQuic(old, child, log);
+  } catch (error) {
+    log('error', 'QUIC packets are not passed on', { epoch: old.number, error: String(error) });
+  }
 }
 
-/** Ends it before the old epoch does; only where no child is. */
+/** Ends it before the old epoch does; only where no child is. Does nothing where there is no relay. */
 export async function endRelay(old: Epoch): Promise<void> {
   const { relay } = old.meta;
   if (relay === undefined) return;
-  signal(relay, 'SIGKILL');
-  const until = performance.now() + END_MS;
-  while (isAlive(relay) && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  if (signal(relay, 'SIGKILL')) await untilEnded(relay.pid, END_MS);
   old.update({ relay: undefined });
 }

@@ -37,7 +37,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   for (const old of registry.draining()) {
     const successor = registry.all().find((e) => e.meta.parent === old.number);
     // Its packets have nobody else to go to, and it aborts when they find nobody.
-    if (successor && hasQuic(old)) await relayOn(context, old, successor);
+    if (successor && hasQuic(old)) await relayQuicOn(old, successor.party, log);
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
   sweepSharedMemory(context);
@@ -61,15 +61,6 @@ async function settle(context: KeeperContext, starting: Epoch): Promise<void> {
   }
   log('warn', 'epoch that did not serve is given up', { epoch: starting.number });
   registry.remove(starting);
-}
-
-/** Without it the old epoch may abort, and the new one serves on: no reason not to go on. */
-async function relayOn({ log }: KeeperContext, old: Epoch, successor: Epoch): Promise<void> {
-  try {
-    await relayQuicOn(old, successor.party, log);
-  } catch (error) {
-    log('error', 'QUIC packets are not passed on', { epoch: old.number, error: String(error) });
-  }
 }
 
 /** In the place of the broker that an earlier agent took with it. Harmless when the request has been made already. */

@@ -37,7 +37,7 @@ export const hotRestart: HandoverMethod = {
     try {
       return await bringUp({ ...start, predecessor });
     } catch (error) {
-      if (quic) await endRelay(old);
+      await endRelay(old);
       throw error;
     }
   },
@@ -52,8 +52,10 @@ export const hotRestart: HandoverMethod = {
     if (!oldAccepts && listenAddressesOf(starting.process.pid).length > 0) return true;
     await starting.kill();
     clearInitializing(starting.meta.baseId);
-    if (old) await endRelay(old);
-    if (old) await absorbReplies({ baseId: old.meta.baseId, envoy: old.party, signal: context.signal });
+    if (old) {
+      await endRelay(old);
+      await absorbReplies({ baseId: old.meta.baseId, envoy: old.party, signal: context.signal });
+    }
     return false;
   },
 };

@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { CATALOGUE, type ErrorCode, SluiceError } from '@sluice/contract';
+import { entryPoint } from '../entry-point.ts';
 import { envoyOf, metaOf } from '../epochs/handover.ts';
 import { identify, isAlive } from '../epochs/proc.ts';
 import { EpochRegistry } from '../epochs/registry.ts';
@@ -61,8 +61,7 @@ async function becomeFirst(config: ResolvedConfig): Promise<never> {
 
 /** Detached: a signal to this process's group must not end the broker in a handover. */
 function startHelper(given: KeeperConfig, upgrade: boolean): ChildProcess {
-  const extension = import.meta.filename.endsWith('.ts') ? 'ts' : 'js';
-  const main = fileURLToPath(new URL(`./helper-main.${extension}`, import.meta.url));
+  const main = entryPoint(import.meta, 'helper-main');
   const helper = spawn(process.execPath, [...process.execArgv, main], {
     detached: true,
     stdio: ['pipe', 'pipe', 'inherit'],

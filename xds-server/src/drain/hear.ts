@@ -31,25 +31,32 @@ export async function hear(
     }
     case 'verdict':
     case 'reset': {
-      const { upgradeId, epoch } = message;
-      // A word that comes while the drain is being taken over is said once: lost, the old epoch would wait for ever.
-      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adoptions.settled(proxy, epoch);
-      const id = driver.owner(proxy, upgradeId, epoch);
+      const id = await ownerInTheEnd(driver, proxy, message);
       if (id === undefined) return;
       await driver.event(id, message.type === 'reset' ? { ...message, type: 'resetDone' } : message);
       return;
     }
     case 'ended': {
-      const { upgradeId, epoch } = message;
-      // It may come with the first words of an agent whose drain is only being taken over.
-      if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adoptions.settled(proxy, epoch);
-      const id = driver.owner(proxy, upgradeId, epoch) ?? (await past(driver, proxy, upgradeId));
+      const id = (await ownerInTheEnd(driver, proxy, message)) ?? (await past(driver, proxy, message.upgradeId));
       if (id !== undefined) await store.appendEnded(id, message.items, message.dropped);
       return;
     }
     default:
       return;
   }
+}
+
+/**
+ * Whose word it is. It may come with the first words of an agent whose drain is only being taken over, and is said once: lost,
+ * the old epoch would wait for ever.
+ */
+async function ownerInTheEnd(
+  driver: Driver,
+  proxy: string,
+  { upgradeId, epoch }: { readonly upgradeId: string; readonly epoch: number },
+): Promise<string | undefined> {
+  if (driver.owner(proxy, upgradeId, epoch) === undefined) await driver.adoptions.settled(proxy, epoch);
+  return driver.owner(proxy, upgradeId, epoch);
 }
 
 /** The last ends of an upgrade may come when it is over already: its agent was away meanwhile. */

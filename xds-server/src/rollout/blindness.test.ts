@@ -1,5 +1,5 @@
-import { DEFAULT_ANALYSIS, DEFAULT_POLICY, DEFAULT_STRATEGY } from '@sluice/contract';
 import { expect, it } from 'vitest';
+import { rolloutSpec } from '../testing/rollout-spec.ts';
 import { plan } from './planner.ts';
 import { SimulatedFleet } from './simulation.ts';
 import { newRollout, type RolloutEvent, type RolloutState } from './state.ts';
@@ -10,13 +10,7 @@ const START = 1_000_000;
 function rig() {
   const fleet = new SimulatedFleet();
   for (const name of ['p0', 'p1', 'p2']) fleet.add(name);
-  const spec = {
-    selector: { proxies: ['*'], labels: {} },
-    target: { to: '1.40.0' },
-    policy: DEFAULT_POLICY,
-    strategy: { ...DEFAULT_STRATEGY, canary: 1, maxUnavailable: 2 },
-    analysis: { ...DEFAULT_ANALYSIS, maxFailedRequests: 0, windowMs: 30_000 },
-  };
+  const spec = rolloutSpec({ canary: 1, maxUnavailable: 2 }, { maxFailedRequests: 0, windowMs: 30_000 });
   let now = START;
   let state: RolloutState = newRollout('r', spec, now);
   const step = (event: RolloutEvent = { type: 'tick' }): RolloutState => {

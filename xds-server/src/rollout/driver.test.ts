@@ -1,26 +1,14 @@
-import {
-  DEFAULT_ANALYSIS,
-  DEFAULT_POLICY,
-  DEFAULT_STRATEGY,
-  type RolloutAnalysis,
-  type RolloutSpec,
-  SluiceError,
-} from '@sluice/contract';
+import { DEFAULT_STRATEGY, type RolloutAnalysis, type RolloutSpec, SluiceError } from '@sluice/contract';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Log } from '../log.ts';
 import { MemoryStore } from '../store/memory.ts';
+import { rolloutSpec } from '../testing/rollout-spec.ts';
 import { Rollouts, type RolloutsOptions } from './driver.ts';
 import { SimulatedFleet } from './simulation.ts';
 import type { RolloutState } from './state.ts';
 
 const log = { info() {}, warn() {}, error() {} } as unknown as Log;
-const spec = (analysis: Partial<RolloutAnalysis> = {}): RolloutSpec => ({
-  selector: { proxies: ['*'], labels: {} },
-  target: { to: '1.40.0' },
-  policy: DEFAULT_POLICY,
-  strategy: { ...DEFAULT_STRATEGY, maxUnavailable: 2 },
-  analysis: { ...DEFAULT_ANALYSIS, ...analysis },
-});
+const spec = (analysis: Partial<RolloutAnalysis> = {}): RolloutSpec => rolloutSpec({ maxUnavailable: 2 }, analysis);
 
 const open: Rollouts[] = [];
 afterEach(async () => {

@@ -1,28 +1,11 @@
-import {
-  DEFAULT_ANALYSIS,
-  DEFAULT_POLICY,
-  DEFAULT_STRATEGY,
-  isRolloutOver,
-  parseSelector,
-  parseStrategy,
-  type RolloutAnalysis,
-  type RolloutSpec,
-  type RolloutStrategy,
-} from '@sluice/contract';
+import { isRolloutOver, type RolloutSpec } from '@sluice/contract';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { rolloutSpec } from '../testing/rollout-spec.ts';
 import { maxUnavailableOf, partitionOf, stageGoals } from './numbers.ts';
 import { plan } from './planner.ts';
 import { SimulatedFleet } from './simulation.ts';
 import { newRollout, type RolloutEvent, type RolloutState } from './state.ts';
-
-const spec = (strategy: Partial<RolloutStrategy> = {}, analysis: Partial<RolloutAnalysis> = {}): RolloutSpec => ({
-  selector: { proxies: ['*'], labels: {} },
-  target: { to: '1.40.0' },
-  policy: DEFAULT_POLICY,
-  strategy: { ...DEFAULT_STRATEGY, ...strategy },
-  analysis: { ...DEFAULT_ANALYSIS, ...analysis },
-});
 
 /** A rollout over a simulated fleet; every step is taken as the driver takes it. */
 class Run {
@@ -58,37 +41,9 @@ class Run {
   }
 }
 
-describe('numbers', () => {
-  it('rounds a partition up and leaves one to be upgraded, maxUnavailable down and at least one', () => {
-    const of = (partition: number | string, total: number) => partitionOf({ ...DEFAULT_STRATEGY, partition }, total);
-    expect([of('10%', 5), of('99%', 5), of('100%', 5), of(9, 5), of('50%', 0), of('0%', 5)]).toEqual([
-      1, 4, 5, 5, 0, 0,
-    ]);
-    const max = (maxUnavailable: number | string, total: number) =>
-      maxUnavailableOf({ ...DEFAULT_STRATEGY, maxUnavailable }, total);
-    expect([max('25%', 10), max('10%', 5), max(2, 20), max('100%', 3)]).toEqual([2, 1, 2, 3]);
-  });
-
-  it('makes stages that each add somebody and end with all but the partition', () => {
-    const names = Array.from({ length: 10 }, (_, n) => `p${n}`);
-    expect(stageGoals(spec({ batches: ['5%', '50%'], partition: 2 }), names)).toEqual([1, 5, 8]);
-    expect(stageGoals(spec({ canary: 0 }), names)).toEqual([10]);
-    expect(stageGoals(spec({ canary: ['p7', 'p8'] }), names)).toEqual([2, 10]);
-    expect(stageGoals(spec({ partition: '100%' }), names)).toEqual([0]);
-  });
-
-  it('refuses what can not be', () => {
-    expect(() => parseStrategy({ maxUnavailable: '0%' })).toThrow(/strategy.maxUnavailable/);
-    expect(() => parseStrategy({ partition: '120%' })).toThrow(/strategy.partition/);
-    expect(() => parseStrategy({ batchs: [] })).toThrow(/strategy.batchs/);
-    expect(() => parseSelector({})).toThrow(/selector: expected proxies or labels/);
-    expect(parseStrategy({ canary: ['edge-1'], batches: ['50%'] })).toMatchObject({ canary: ['edge-1'] });
-  });
-});
-
 describe('a rollout', () => {
   it('starts the canary alone, then batches, and is done when the old epochs have ended', () => {
-    const run = new Run(4, spec({ maxUnavailable: 2 }));
+    const run = new Run(4, rolloutSpec({ maxUnavailable: 2 }));
     run.step();
     expect(run.started()).toEqual(['p0']);
     run.advance('p0');
@@ -102,7 +57,7 @@ describe('a rollout', () => {
   });
 
   it('the same step again orders nothing and changes nothing', () => {
-    const run = new Run(3, spec({ maxUnavailable: 2 }));
+    const run = new Run(3, rolloutSpec({ maxUnavailable: 2 }));
     run.step();
     const again = plan(run.state, run.fleet.observe(), run.now);
     expect(again.actions).toEqual([]);
@@ -112,7 +67,7 @@ describe('a rollout', () => {
   });
 
   it('stands still after a stage until its time or a promotion; promoting twice is promoting once', () => {
-    const run = new Run(4, spec({ pauseBetweenMs: 5_000, batches: [2], maxUnavailable: 4 }));
+    const run = new Run(4, rolloutSpec({ pauseBetweenMs: 5_000, batches: [2], maxUnavailable: 4 }));
     run.step();
     run.advance('p0');
     expect(run.state).toMatchObject({ phase: 'Paused', pause: { by: 'stage' } });
@@ -127,7 +82,7 @@ describe('a rollout', () => {
   });
 
   it('a failed analysis starts nothing more; resumed, the failed one gets another turn', () => {
-    const run = new Run(4, spec({ canary: 0, maxUnavailable: 2 }));
+    const run = new Run(4, rolloutSpec({ canary: 0, maxUnavailable: 2 }));
     run.step();
     run.fleet.advance('p0', true);
     run.step();
@@ -141,7 +96,7 @@ describe('a rollout', () => {
   });
 
   it('rolls back by policy: what serves is flipped, what starts is ended, newest first', () => {
-    const run = new Run(5, spec({ canary: 2, maxUnavailable: 2 }, { onFailure: 'rollback' }));
+    const run = new Run(5, rolloutSpec({ canary: 2, maxUnavailable: 2 }, { onFailure: 'rollback' }));
     run.step();
     run.advance('p0', 'p1');
     run.fleet.advance('p2', true);
@@ -155,7 +110,7 @@ describe('a rollout', () => {
   });
 
   it('who was ordered a moment ago is not taken for never begun: it may begin yet, and is flipped back then', () => {
-    const run = new Run(2, spec({ canary: 0, maxUnavailable: 2 }));
+    const run = new Run(2, rolloutSpec({ canary: 0, maxUnavailable: 2 }));
     const orders = plan(run.state, run.fleet.observe(), run.now);
     run.state = orders.state;
     run.step({ type: 'rollback', by: 'jo' });
@@ -171,17 +126,17 @@ describe('a rollout', () => {
   });
 
   it('crashes, cut connections and metrics are judged too', () => {
-    const run = new Run(2, spec({}, { maxP99Ms: 100 }));
+    const run = new Run(2, rolloutSpec({}, { maxP99Ms: 100 }));
     run.step();
     run.step({ type: 'measured', measured: { at: run.now, p99Ms: 90 } });
     expect(run.state.phase).toBe('Progressing');
     run.step({ type: 'measured', measured: { at: run.now, p99Ms: 101 } });
     expect(run.state.reason).toContain('101 ms');
-    const crash = new Run(2, spec());
+    const crash = new Run(2, rolloutSpec());
     crash.step();
     crash.step({ type: 'crashed', member: 'p0' });
     expect(crash.state.reason).toContain('1 crashes');
-    const cut = new Run(2, spec());
+    const cut = new Run(2, rolloutSpec());
     cut.step();
     cut.fleet.advance('p0');
     cut.fleet.advance('p0', false, 3);
@@ -191,7 +146,7 @@ describe('a rollout', () => {
   });
 
   it('skips who has the target, waits for who is away, names him', () => {
-    const run = new Run(3, spec({ canary: 0, maxUnavailable: 2 }));
+    const run = new Run(3, rolloutSpec({ canary: 0, maxUnavailable: 2 }));
     run.fleet.members.get('p0')!.target = true;
     run.fleet.members.get('p1')!.reachable = false;
     run.step();
@@ -207,7 +162,7 @@ describe('a rollout', () => {
   });
 
   it('refuses verbs that mean nothing any more, and rolls one back that is done', () => {
-    const run = new Run(1, spec());
+    const run = new Run(1, rolloutSpec());
     run.step();
     run.advance('p0');
     run.advance('p0');
@@ -223,7 +178,7 @@ describe('a rollout', () => {
   });
 
   it('an order that nobody takes is given again, later each time, and then its member has failed', () => {
-    const run = new Run(1, spec());
+    const run = new Run(1, rolloutSpec());
     const lost = { type: 'tick' } as const;
     run.step(lost, true);
     const sent: number[] = [0];
@@ -239,7 +194,7 @@ describe('a rollout', () => {
   });
 
   it('named canaries go first wherever they are', () => {
-    const run = new Run(4, spec({ canary: ['p2', 'p3'], maxUnavailable: 4 }));
+    const run = new Run(4, rolloutSpec({ canary: ['p2', 'p3'], maxUnavailable: 4 }));
     run.step();
     expect(run.started()).toEqual(['p2', 'p3']);
     run.advance('p2');
@@ -302,7 +257,7 @@ describe('every history', () => {
         fc.constantFrom('pause' as const, 'rollback' as const),
         moves,
         (count, strategy, onFailure, history) => {
-          const run = new Run(count, spec(strategy, { onFailure }), 3);
+          const run = new Run(count, rolloutSpec(strategy, { onFailure }), 3);
           const limit = maxUnavailableOf(run.state.spec.strategy, count);
           const allowed = count - partitionOf(run.state.spec.strategy, count);
           const goals = stageGoals(
@@ -393,7 +348,7 @@ describe('every history', () => {
   it('gives the zones their turns evenly', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 4 }), (count, maxUnavailable) => {
-        const run = new Run(count, spec({ spread: 'zone', maxUnavailable, canary: 0 }), 3);
+        const run = new Run(count, rolloutSpec({ spread: 'zone', maxUnavailable, canary: 0 }), 3);
         for (let n = 0; n < 60 && run.state.phase !== 'Done'; n++) {
           run.step();
           const turns = ['z0', 'z1', 'z2'].map((zone) => ({

@@ -3,10 +3,11 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { DEFAULT_ANALYSIS, DEFAULT_POLICY, DEFAULT_STRATEGY, type RolloutMember } from '@sluice/contract';
+import type { DEFAULT_ANALYSIS, RolloutMember } from '@sluice/contract';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { resolveConfig } from '../config.ts';
+import { rolloutSpec } from '../testing/rollout-spec.ts';
 import { PrometheusSource } from './prometheus.ts';
 import { PrometheusClient } from './prometheus-client.ts';
 import { DEFAULT_QUERIES, expand, type MemberLabels, type Sample, samplesOf, windowsOf } from './prometheus-query.ts';
@@ -18,13 +19,7 @@ const signal = new AbortController().signal;
 
 /** A rollout whose members were begun, and served at once, so many seconds ago; undefined: waits. */
 function rollout(ages: readonly (number | undefined)[], analysis: Partial<typeof DEFAULT_ANALYSIS> = {}): RolloutState {
-  const spec = {
-    selector: { proxies: ['*'], labels: {} },
-    target: { to: '1.40.0' },
-    policy: DEFAULT_POLICY,
-    strategy: DEFAULT_STRATEGY,
-    analysis: { ...DEFAULT_ANALYSIS, maxFailedRequests: 0, ...analysis },
-  };
+  const spec = rolloutSpec({}, { maxFailedRequests: 0, ...analysis });
   const members = ages.map((age, n): RolloutMember => {
     const at = age === undefined ? {} : { startedAt: NOW - age * 1_000, servedAt: NOW - age * 1_000 };
     const state = age === undefined ? 'waiting' : 'draining';

@@ -1,15 +1,10 @@
-import { DEFAULT_ANALYSIS, DEFAULT_POLICY, DEFAULT_STRATEGY, type RolloutSpec } from '@sluice/contract';
+import { DEFAULT_ANALYSIS, DEFAULT_STRATEGY, type RolloutSpec } from '@sluice/contract';
 import { expect, it } from 'vitest';
+import { rolloutSpec } from '../testing/rollout-spec.ts';
 import { plan } from './planner.ts';
 import { newRollout, type Observed, type RolloutState } from './state.ts';
 
-const spec = (partition: number): RolloutSpec => ({
-  selector: { proxies: ['*'], labels: {} },
-  target: { to: 'b' },
-  policy: DEFAULT_POLICY,
-  strategy: { ...DEFAULT_STRATEGY, partition },
-  analysis: DEFAULT_ANALYSIS,
-});
+const spec = (partition: number): RolloutSpec => ({ ...rolloutSpec({ partition }), target: { to: 'b' } });
 const seen = (name: string, more: Partial<Observed> = {}): Observed => ({
   ...{ name, uid: `${name}-uid`, labels: {}, reachable: true, available: true, upToDate: false, serving: 'a' },
   ...more,

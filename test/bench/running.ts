@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { until } from '../harness/process.ts';
+import { untilEnded } from '@sluice/agent/native/process-end';
 
 /** A process that has ended stays in the table until its parent looks, and that may take seconds: it does not run. */
 function running(pid: number): boolean {
@@ -11,9 +11,15 @@ function running(pid: number): boolean {
   }
 }
 
-/** Epoch ms of a process's end. @throws Error when it has not ended within the bound */
-export function processEnd(pid: number, limitMs: number): Promise<number> {
-  return until(`process ${pid} ends`, () => (running(pid) ? undefined : Date.now()), { limitMs, everyMs: 10 });
+/**
+ * Epoch ms of a process's end: told by the kernel, for looking again and again would be a load of its own. @throws Error when
+ * it has not ended within the bound
+ */
+export async function processEnd(pid: number, limitMs: number): Promise<number> {
+  await untilEnded(pid, limitMs);
+  const at = Date.now();
+  if (running(pid)) throw new Error(`process ${pid} has not ended after ${limitMs} ms`);
+  return at;
 }
 
 export function sleep(ms: number): Promise<void> {

@@ -53,7 +53,7 @@ const start = (server: Server, name: string, addresses: readonly string[]) =>
     ...(config.warmUp === true && { warmUp: name === 'h2' ? askHttp2 : askHttp1 }),
     log,
   });
-const migrations = [await start(h2, 'h2', config.http2), await start(h1, 'h1', config.http1)];
+const migrations = await Promise.all([start(h2, 'h2', config.http2), start(h1, 'h1', config.http1)]);
 say('serving', { takenOver: migrations.map(({ takenOver }) => takenOver) });
 await Promise.all(migrations.map(({ released }) => released));
 say('released', { connections: migrations.map((m) => m.connections().length) });

@@ -74,6 +74,8 @@ export interface BringUpOptions {
   readonly log: Log;
   /** The process exists; its reports may come from now on. */
   readonly onLaunched: (epoch: Epoch) => void;
+  /** It is about to get connections, or has just begun to; before anything is written down. */
+  readonly onTraffic: (epoch: Epoch) => void;
   /** How the process comes to be; the default starts one that outlives this one. */
   readonly launch?: (envoy: Launch, note: (process: ProcessId) => void) => Promise<ProcessId>;
 }
@@ -233,8 +235,13 @@ async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Han
     throw new SluiceError('EPOCH_DIED', `expected epoch ${epoch.number} to serve, found its process ended`);
   });
   died.catch(() => {});
-  if (handover) return (await Promise.race([handover.drainRequested, died])).at;
+  if (handover) {
+    const { at } = await Promise.race([handover.drainRequested, died]);
+    options.onTraffic(epoch);
+    return at;
+  }
   await Promise.race([firstReady(options, epoch), died]);
+  options.onTraffic(epoch);
   // Not given up when the process dies: by then the other one may have stopped, and then it is a crash.
   if (options.predecessor.kind === 'beside') await options.predecessor.takeOver(epoch);
   return Date.now();

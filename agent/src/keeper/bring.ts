@@ -1,6 +1,6 @@
 import type { Epoch } from '../epochs/epoch.ts';
 import type { BroughtUp, EpochPlan, StartOptions } from '../epochs/handover.ts';
-import { asOthers, letGoFirst } from '../native/sched.ts';
+import { asOthers, giveWay } from '../native/sched.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 
 /** A start takes half a second; on a machine that leaves it nothing it must not take for ever. */
@@ -32,14 +32,14 @@ export async function bring(context: KeeperContext, { plan, start, watch, aborte
         // Until it serves it takes what the one that serves leaves.
         const { pid } = launched.process;
         if (registry.serving() !== undefined) {
-          letGoFirst(pid);
+          giveWay(pid);
           courtesy = setTimeout(() => asOthers(pid), COURTESY_MS);
         }
         registry.add(launched);
         announceEpochs(context);
       },
+      onTraffic: ({ process }) => asOthers(process.pid),
     });
-    asOthers(up.epoch.process.pid);
     up.epoch.update({ servingSince: up.servingAt });
     watch(up.epoch);
     return up;

@@ -1,21 +1,57 @@
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { asOthers, letGoFirst } from '../native/sched.ts';
+import { SluiceError } from '@sluice/contract';
+import { asOthers, giveWay } from '../native/sched.ts';
 
-/** Set by behind.ts: a process of which that module was not loaded keeps what its user gave it. */
-export const BEHIND = Symbol.for('sluice.listen-fd.behind');
+/** A process that gives way to others may be kept from running at all: then it asks for its share after so long. */
+const COURTESY_MS = 5_000;
+const LIMIT_MS = 30_000;
 
-/** Ends what behind.ts began. */
+/** Of the whole process: behind.ts may have been loaded from another copy of this package. */
+interface Place {
+  /** It gives way. Without that a process keeps what its user gave it. */
+  behind?: boolean;
+  /** It has connections, or is about to have them, or it has waited long enough. */
+  forward?: boolean;
+}
+const PLACE = Symbol.for('sluice.listen-fd.place');
+const holder = globalThis as { [PLACE]?: Place };
+holder[PLACE] ??= {};
+const place = holder[PLACE];
+
+const warming = new Set<Promise<void>>();
+
+/** Until the process takes sockets over, but not for longer than COURTESY_MS, the others go first. */
+export function stepBehind(how: (pid: number) => void = giveWay): void {
+  if (place.behind || place.forward) return;
+  place.behind = true;
+  how(process.pid);
+  setTimeout(stepForward, COURTESY_MS).unref();
+}
+
+/** Ends that for good. */
 export function stepForward(): void {
-  if (BEHIND in globalThis) asOthers(process.pid);
+  if (place.behind && !place.forward) asOthers(process.pid);
+  place.forward = true;
 }
 
 /**
  * Sends requests of the caller's own through `server` before it serves: code that has not run yet is several times as
  * slow, and all the load comes at once when a process takes over. `ask` is given the path of a Unix socket on which the
- * server answers. Meanwhile this process lets those go first that serve. Rejects as `ask` does.
+ * server answers. Servers that are warmed up at the same time are ready at the same time: one that served beside another
+ * which still warms up would be slow. Rejects as `ask` does, and after 30 s.
  */
 export async function warmUp(server: Server, path: string, ask: (path: string) => Promise<void>): Promise<void> {
+  stepBehind();
+  const mine = warmed(server, path, ask);
+  const over: Promise<void> = mine.then(noop, noop).finally(() => warming.delete(over));
+  warming.add(over);
+  // Also for those that begin meanwhile.
+  while (warming.size > 0) await Promise.all(warming);
+  await mine;
+}
+
+async function warmed(server: Server, path: string, ask: (path: string) => Promise<void>): Promise<void> {
   const door = createServer({ allowHalfOpen: true }, (socket: Socket) => server.emit('connection', socket));
   const sockets = new Set<Socket>();
   door.on('connection', (socket) => {
@@ -26,13 +62,21 @@ export async function warmUp(server: Server, path: string, ask: (path: string) =
     door.once('error', reject);
     door.listen(path, resolve);
   });
-  letGoFirst(process.pid);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(
+      () => reject(new SluiceError('EPOCH_TIMEOUT', `expected warmUp to end within ${LIMIT_MS} ms, found it runs`)),
+      LIMIT_MS,
+    );
+  });
   try {
-    await ask(path);
+    await Promise.race([ask(path), late]);
   } finally {
-    asOthers(process.pid);
+    clearTimeout(timer);
     for (const socket of sockets) socket.destroy();
     door.close();
     rmSync(path, { force: true });
   }
 }
+
+function noop(): void {}

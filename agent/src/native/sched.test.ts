@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
-import { asOthers, letGoFirst, runIdle } from './sched.ts';
+import { asOthers, giveWay, letGoFirst, runIdle } from './sched.ts';
 
 const SCHED_IDLE = 5;
 
@@ -21,6 +21,20 @@ it('lets others go first, and takes it back; leaves an ended process alone', () 
   }
   expect(runIdle(2 ** 30)).toBe(false);
   letGoFirst(2 ** 30);
+});
+
+it('gives way only where that can be taken back, with every thread', () => {
+  const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 60_000)']);
+  const pid = child.pid as number;
+  const policies = () => new Set(readdirSync(`/proc/${pid}/task`).map((tid) => policyOf(Number(tid))));
+  try {
+    giveWay(pid);
+    expect([...policies()]).toEqual([mayLeaveIdle() ? SCHED_IDLE : 0]);
+    asOthers(pid);
+    expect([...policies()]).toEqual([0]);
+  } finally {
+    child.kill('SIGKILL');
+  }
 });
 
 it.runIf(groupOf(process.pid) !== undefined)(
@@ -86,3 +100,9 @@ function groupOf(pid: number): number | undefined {
 /** proc_pid_stat(5), 41 and 19. */
 const policyOf = (pid: number) => field(pid, 41);
 const nice = (pid: number) => field(pid, 19);
+
+/** capabilities(7): CAP_SYS_NICE is 23; the tests are not told of an RLIMIT_NICE. */
+function mayLeaveIdle(): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  return (BigInt(`0x${effective}`) & (1n << 23n)) !== 0n;
+}

@@ -9,7 +9,7 @@ import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides
 import { processEnd, sleep } from './running.ts';
 import { percentile, round } from './stats.ts';
 
-const ROUNDS = 5;
+const ROUNDS = 9;
 const LOAD_PART = 0.3;
 const SATURATE = { ms: 1_500, inFlight: 64 };
 const SATURATE_TIMES = 2;

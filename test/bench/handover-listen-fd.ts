@@ -39,6 +39,7 @@ export async function nodeSide(): Promise<Side> {
     });
   let serving: Child = await launch();
   return {
+    proxy: 'Node',
     port,
     http2Port,
     async handOver() {
@@ -82,6 +83,7 @@ export async function haproxySide(binary: string): Promise<Side> {
   });
   let round = 0;
   return {
+    proxy: 'HAProxy',
     port,
     http2Port,
     async handOver() {

@@ -17,6 +17,8 @@ const POLICY: PolicyPatch = { http1: { silentIdleGraceMs: 5_000 }, maxDrainMs: 6
 
 /** A proxy that can be handed over again and again. */
 export interface Side {
+  /** What serves. Sides that have the same are loaded alike. */
+  readonly proxy: 'Envoy' | 'HAProxy' | 'Node';
   /** HTTP/1, and HTTP/2 without TLS; most have both on one port. */
   readonly port: number;
   readonly http2Port: number;
@@ -50,6 +52,7 @@ export async function oursSide(method: MethodName): Promise<Side> {
       return view !== undefined && good(view) ? view : undefined;
     });
   return {
+    proxy: 'Envoy',
     port: stack.targets.http,
     http2Port: stack.targets.http,
     async handOver() {
@@ -88,6 +91,7 @@ export async function nativeSide(kind: 'bare' | 'plain' | 'none'): Promise<Side>
   let round = 0;
   let serving = await NativeEnvoy.start(VERSIONS[0], 0, options);
   return {
+    proxy: 'Envoy',
     port: targets.http,
     http2Port: targets.http,
     async handOver() {

@@ -12,7 +12,7 @@ import { percentile, round } from './stats.ts';
 const ROUNDS = 9;
 const LOAD_PART = 0.3;
 const SATURATE = { ms: 1_500, inFlight: 64 };
-const SATURATE_TIMES = 2;
+const SATURATE_TIMES = 4;
 /** Of the clients too, whose first seconds are slower: with 1.5 s nothing handed over came out at 0.9 of steady. */
 const WARM_UP_MS = 4_000;
 const STEADY_MS = 8_000;
@@ -26,7 +26,6 @@ const OLD_LIMIT_MS = 30_000;
 const NOISE = 0.1;
 
 interface Round {
-  readonly saturationPerSecond: number;
   readonly rate: number;
   readonly steadyP99: number;
   readonly duringP99: number;
@@ -74,12 +73,14 @@ export const handoverBench: Bench = async (say) => {
       const measured = { side: name, ours: name in own, rounds: [], answeredTwice: 0 };
       results.push({ side: await start(), measured });
     }
+    const rates = await ratesOf(results.map(({ side }) => side));
+    say(`30 % of saturation: ${[...rates].map(([proxy, rate]) => `${proxy} ${rate}`).join(', ')} a second`);
     // Round by round, so that what else the machine does falls on all sides alike.
     for (let n = 1; n <= ROUNDS; n++) {
       for (const { side, measured } of results) {
         // It is here for what it loses.
         if (measured.side === PLAIN && n > 1) continue;
-        const one = await handOver(side, n);
+        const one = await handOver(side, n, rates.get(side.proxy) ?? 0);
         measured.rounds.push(one);
         say(
           `round ${n}, ${measured.side}: ${one.rate} a second, ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
@@ -98,8 +99,8 @@ export const handoverBench: Bench = async (say) => {
       rounds: ROUNDS,
       heldMs: HELD_MS,
       method:
-        'Open loop at 30 % of the saturation that was found for the side right before each round; each latency counts from the ' +
-        'moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
+        'Open loop at 30 % of the saturation of the proxy (median of what was found before the rounds, at all sides that have ' +
+        'it); each latency counts from the moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
         '(checks of the new version included) to the end of the old process + 1 s, and to 7.5 s after the take-over at ' +
         'least; a request of 5.5 s is in flight on every side, so that the windows are alike. The controller stands for ' +
         'one on another machine, and runs in what the others leave of the cores. no handover: what the machine and the ' +
@@ -134,24 +135,31 @@ function startLoad(side: Side, name: string): Load {
   return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options);
 }
 
+/**
+ * 30 % of what each proxy answers at most, the same for all sides that have that proxy: they are compared. The median of many
+ * looks, for a shared machine is half as fast again from one minute to the next.
+ */
+async function ratesOf(sides: readonly Side[]): Promise<Map<string, number>> {
+  const found = new Map<string, number[]>();
+  for (let n = 0; n < SATURATE_TIMES; n++) {
+    for (const side of sides) {
+      found.set(side.proxy, [...(found.get(side.proxy) ?? []), await saturation(side, `saturate${n}`)]);
+    }
+  }
+  return new Map([...found].map(([proxy, perSecond]) => [proxy, Math.round(median(perSecond) * LOAD_PART)]));
+}
+
 async function saturation(side: Side, name: string): Promise<number> {
   const load = startLoad(side, name);
   try {
-    let most = 0;
-    for (let n = 0; n < SATURATE_TIMES; n++) {
-      const answer = await load.ask({ saturate: SATURATE });
-      if ('perSecond' in answer) most = Math.max(most, answer.perSecond);
-    }
-    return most;
+    const answer = await load.ask({ saturate: SATURATE });
+    return 'perSecond' in answer ? answer.perSecond : 0;
   } finally {
     load.stop();
   }
 }
 
-async function handOver(side: Side, n: number): Promise<Round> {
-  // Each time anew: a shared machine is half as fast again from one minute to the next.
-  const saturationPerSecond = round(await saturation(side, `saturate${n}`), 0);
-  const rate = Math.round(saturationPerSecond * LOAD_PART);
+async function handOver(side: Side, n: number, rate: number): Promise<Round> {
   const load = startLoad(side, `round${n}`);
   try {
     await load.ask({ rate });
@@ -165,18 +173,13 @@ async function handOver(side: Side, n: number): Promise<Round> {
     await sleep(until - Date.now());
     await side.settled();
     const measured = roundOf((await load.ask('report')) as OpenLoopReport, from, until, takeOverMs);
-    return { saturationPerSecond, rate, ...measured };
+    return { rate, ...measured };
   } finally {
     load.stop();
   }
 }
 
-function roundOf(
-  report: OpenLoopReport,
-  from: number,
-  until: number,
-  takeOverMs: number,
-): Omit<Round, 'rate' | 'saturationPerSecond'> {
+function roundOf(report: OpenLoopReport, from: number, until: number, takeOverMs: number): Omit<Round, 'rate'> {
   const between = (start: number, end: number) => report.latencyMs.filter((_, i) => within(report.due[i], start, end));
   const steadyP99 = round(percentile([...between(from - STEADY_MS, from)], 0.99));
   const during = [...between(from, until)];

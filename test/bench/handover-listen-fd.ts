@@ -34,11 +34,15 @@ export async function nodeSide(): Promise<Side> {
     if (text.startsWith('{"event":"drained"')) drained.push(text); // read at the end: nobody measures then
   };
   const launch = () =>
-    start(process.execPath, ['--conditions=sluice-source', ...YOUNG, '--import', BEHIND, main, JSON.stringify(config)], {
-      name: 'server',
-      ready: /"event":"serving"/,
-      onLine,
-    });
+    start(
+      process.execPath,
+      ['--conditions=sluice-source', ...YOUNG, '--import', BEHIND, main, JSON.stringify(config)],
+      {
+        name: 'server',
+        ready: /"event":"serving"/,
+        onLine,
+      },
+    );
   let serving: Child = await launch();
   return {
     proxy: 'Node',

@@ -105,7 +105,7 @@ export const handoverBench: Bench = async (say) => {
         'least; a request of 5.5 s is in flight on every side, so that the windows are alike. The controller stands for ' +
         'one on another machine, and runs in what the others leave of the cores. no handover: what the machine and the ' +
         'clients alone do to the same figures. ratio = p99 during / p99 steady of one ' +
-        'round; the checks take the median of the rounds, and the median of ours / bare of the same round, ' +
+        'round; the checks take the median of the rounds, and our median / that of bare, ' +
         `with ${NOISE} for the noise of the machine.`,
       sides: all,
     },
@@ -113,16 +113,19 @@ export const handoverBench: Bench = async (say) => {
 };
 
 function checksOf(all: readonly Measured[]): Check[] {
-  const bare = all.find(({ side }) => side === BARE);
+  const ratioOf = (one: Measured | undefined) => median(one?.rounds.map(({ ratio }) => ratio) ?? []);
+  const bare = ratioOf(all.find(({ side }) => side === BARE));
   return all
     .filter(({ ours }) => ours)
-    .flatMap(({ side, rounds, answeredTwice }) => {
-      const besideBare = rounds.map(({ ratio }, i) => ratio / (bare?.rounds[i]?.ratio ?? Number.NaN));
+    .flatMap((one) => {
+      const { side, rounds, answeredTwice } = one;
       return [
         { name: `handovers, ${side}`, value: rounds.length, atLeast: ROUNDS },
         { name: `failed requests, ${side}`, value: sum(rounds.map((r) => r.failed)) + answeredTwice, atMost: 0 },
-        { name: `p99 during / steady, ${side}`, value: median(rounds.map((r) => r.ratio)), atMost: 1.2 },
-        { name: `p99 ratio, ${side} / ${BARE}`, value: round(median(besideBare)), atMost: 1 + NOISE },
+        { name: `p99 during / steady, ${side}`, value: ratioOf(one), atMost: 1.2 },
+        // Of the medians, not the median of the rounds' own: what the machine does comes in bursts, not in whole rounds,
+        // so two sides of one round have nothing in common and dividing them adds up their noise.
+        { name: `p99 ratio, ${side} / ${BARE}`, value: round(ratioOf(one) / bare), atMost: 1 + NOISE },
       ];
     });
 }

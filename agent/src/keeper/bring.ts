@@ -3,7 +3,10 @@ import type { BroughtUp, EpochPlan, StartOptions } from '../epochs/handover.ts';
 import { asOthers, giveWay } from '../native/sched.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 
-/** A start takes half a second; on a machine that leaves it nothing it must not take for ever. */
+/**
+ * A start takes half a second; on a machine that leaves it nothing it must not take for ever. And hot restart gives both
+ * processes one lock for their logs (source/server/hot_restart_impl.h, log_lock_): who waits for one that gives way leaves it a core.
+ */
 const COURTESY_MS = 3_000;
 
 export interface Bringing {

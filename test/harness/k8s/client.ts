@@ -14,6 +14,13 @@ import { until } from '../process.ts';
 
 const FIELD_MANAGER = 'sluice-test';
 const REQUEST_MS = 30_000;
+const DISCOVERY_MS = 10_000;
+
+interface Kind {
+  readonly kind: string;
+  readonly name: string;
+  readonly namespaced: boolean;
+}
 const WATCH_AGAIN_MS = 100;
 
 export interface WatchEvent<T> {
@@ -49,7 +56,7 @@ export class Client {
   private agent: https.Agent | undefined;
   private ca: Buffer | undefined;
   /** By apiVersion: what `GET /apis/...` says of its kinds. */
-  private readonly kinds = new Map<string, { kind: string; name: string; namespaced: boolean }[]>();
+  private readonly kinds = new Map<string, Kind[]>();
 
   constructor(config: () => KubeConfig) {
     this.config = config;
@@ -220,17 +227,27 @@ export class Client {
   async pathOf({ apiVersion = 'v1', kind, metadata }: KubernetesObject): Promise<string> {
     const root = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
     const find = () => this.kinds.get(apiVersion)?.find((known) => known.kind === kind && !known.name.includes('/'));
-    if (find() === undefined) {
-      const { resources } = await this.json<{ resources: { kind: string; name: string; namespaced: boolean }[] }>(
-        'GET',
-        root,
-      );
-      this.kinds.set(apiVersion, resources);
-    }
-    const found = find();
-    if (found === undefined) throw new Error(`the API server knows no ${kind} of ${apiVersion}`);
+    // A new kind is served some moments before it is listed: another controller does that
+    // (apiextensions-apiserver, customresource_discovery_controller.go).
+    const found = await until(
+      `the API server to know ${kind} of ${apiVersion}`,
+      async () => {
+        if (find() === undefined) this.kinds.set(apiVersion, await this.resourcesOf(root));
+        return find();
+      },
+      { limitMs: DISCOVERY_MS, everyMs: 50 },
+    );
     const space = found.namespaced ? `/namespaces/${metadata?.namespace ?? 'default'}` : '';
     return `${root}${space}/${found.name}${metadata?.name === undefined ? '' : `/${metadata.name}`}`;
+  }
+
+  private async resourcesOf(root: string): Promise<Kind[]> {
+    try {
+      return (await this.json<{ resources: Kind[] }>('GET', root)).resources;
+    } catch (error) {
+      if (error instanceof ApiError && error.code === 404) return [];
+      throw error;
+    }
   }
 
   private async request(method: string, path: string, body?: unknown, type?: string): Promise<string> {

@@ -1,9 +1,9 @@
 import type { V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
-import type { EpochStatus, Verdict } from '@sluice/contract';
 import { isReason, KubeClient, PODS } from '@sluice/xds-server/kube/client';
 import { InPlaceProvider } from '@sluice/xds-server/kube/in-place-driver';
 import { Informer } from '@sluice/xds-server/kube/informer';
 import type { AgentWords, Wish } from '@sluice/xds-server/kube/provider';
+import { epochSaid } from '@sluice/xds-server/testing/epoch-said';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingNodePackages } from '../harness/k8s/debian.ts';
@@ -46,17 +46,8 @@ afterAll(async () => {
   await block?.release();
 });
 
-const epoch = (state: 'serving' | 'draining'): EpochStatus => ({
-  epoch: 1,
-  slot: '1',
-  state,
-  version: '1.40.0',
-  pid: 1,
-  startedAt: 0,
-  verdict: { safe: true, protected: 0 } as Verdict,
-});
-const SERVES = { epochs: [epoch('serving')] };
-const DRAINED = { epochs: [epoch('draining')] };
+const SERVES = { epochs: [epochSaid('serving', true)] };
+const DRAINED = { epochs: [epochSaid('draining', true)] };
 
 /** Steps whenever the Pod changes, until a step of that type. */
 async function until(name: string, type: string, version: string, agents: AgentWords, undo = false): Promise<void> {

@@ -1,9 +1,9 @@
 import type { V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
-import type { EpochStatus, Verdict } from '@sluice/contract';
 import { isReason, KubeClient, PODS } from '@sluice/xds-server/kube/client';
 import { InPlaceProvider } from '@sluice/xds-server/kube/in-place-driver';
 import { Informer } from '@sluice/xds-server/kube/informer';
 import type { AgentWords, Wish } from '@sluice/xds-server/kube/provider';
+import { epochSaid } from '@sluice/xds-server/testing/epoch-said';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Cluster } from '../harness/k8s/cluster.ts';
 import { missingTools } from '../harness/k8s/tools.ts';
@@ -39,17 +39,8 @@ afterAll(async () => {
 });
 
 const EMPTY = 'mesh/empty:1';
-const epoch = (state: 'serving' | 'draining', safe = false): EpochStatus => ({
-  epoch: 1,
-  slot: '1',
-  state,
-  version: '1.40.0',
-  pid: 1,
-  startedAt: 0,
-  verdict: { safe, protected: safe ? 0 : 1 } as Verdict,
-});
-const SERVES = { epochs: [epoch('serving')] };
-const drains = (safe: boolean) => ({ epochs: [epoch('draining', safe)] });
+const SERVES = { epochs: [epochSaid('serving', false)] };
+const drains = (safe: boolean) => ({ epochs: [epochSaid('draining', safe)] });
 
 function shop(name: string, native: boolean): V1Pod {
   const pair = [1, 2].map((n) => ({

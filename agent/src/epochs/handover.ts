@@ -235,13 +235,9 @@ async function untilServing(options: BringUpOptions, epoch: Epoch, handover: Han
     throw new SluiceError('EPOCH_DIED', `expected epoch ${epoch.number} to serve, found its process ended`);
   });
   died.catch(() => {});
-  if (handover) {
-    const { at } = await Promise.race([handover.drainRequested, died]);
-    options.onTraffic(epoch);
-    return at;
-  }
-  await Promise.race([firstReady(options, epoch), died]);
+  const drain = await Promise.race([handover ? handover.drainRequested : firstReady(options, epoch), died]);
   options.onTraffic(epoch);
+  if (drain) return drain.at;
   // Not given up when the process dies: by then the other one may have stopped, and then it is a crash.
   if (options.predecessor.kind === 'beside') await options.predecessor.takeOver(epoch);
   return Date.now();

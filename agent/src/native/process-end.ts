@@ -27,15 +27,15 @@ export function watchEnd(pid: number, onEnd: () => void): EndWatch {
   return { stop };
 }
 
-/** Resolves when the process has ended, after `limitMs` at the latest. */
-export function untilEnded(pid: number, limitMs: number): Promise<void> {
+/** Resolves when the process has ended, after `limitMs` at the latest: then false. */
+export function untilEnded(pid: number, limitMs: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const done = () => {
+    const done = (ended: boolean) => {
       clearTimeout(timer);
       watch.stop();
-      resolve();
+      resolve(ended);
     };
-    const timer = setTimeout(done, limitMs);
-    const watch = watchEnd(pid, done);
+    const timer = setTimeout(done, limitMs, false);
+    const watch = watchEnd(pid, () => done(true));
   });
 }

@@ -41,8 +41,7 @@ const MAX_ROUNDS = 10;
 /** Runs only while nobody else wants the core: for a check that somebody waits for, but no request does. 0 = this thread. */
 export function runIdle(pid: number): boolean {
   setGroup(pid, GROUP_IDLE);
-  setAttr(pid, SCHED_NORMAL, KEEP_POLICY, LONG_SLICE_NS);
-  return setAttr(pid, SCHED_IDLE, 0n, 0n);
+  return makeIdle(pid);
 }
 
 /** Lets those go first that wake for a request: every thread that the process has now, and what these start. */
@@ -56,10 +55,12 @@ export function letGoFirst(pid: number): void {
  * bounds it, for on a machine that leaves nothing it would last for ever.
  */
 export function giveWay(pid: number): void {
-  letGoFirst(pid);
-  if (!comesBack()) return;
+  if (!comesBack()) {
+    letGoFirst(pid);
+    return;
+  }
   setGroup(pid, GROUP_IDLE);
-  for (const tid of threadsOf(pid)) setAttr(tid, SCHED_IDLE, 0n, 0n);
+  for (const tid of threadsOf(pid)) makeIdle(tid);
 }
 
 /** Takes both back, for every thread that the process has. */
@@ -75,6 +76,11 @@ export function asOthers(pid: number): void {
       again ||= idle && done;
     }
   }
+}
+
+function makeIdle(tid: number): boolean {
+  setAttr(tid, SCHED_NORMAL, KEEP_POLICY, LONG_SLICE_NS);
+  return setAttr(tid, SCHED_IDLE, 0n, 0n);
 }
 
 let policy: number | undefined;

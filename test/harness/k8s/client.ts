@@ -15,13 +15,13 @@ import { until } from '../process.ts';
 const FIELD_MANAGER = 'sluice-test';
 const REQUEST_MS = 30_000;
 const DISCOVERY_MS = 10_000;
+const WATCH_AGAIN_MS = 100;
 
 interface Kind {
   readonly kind: string;
   readonly name: string;
   readonly namespaced: boolean;
 }
-const WATCH_AGAIN_MS = 100;
 
 export interface WatchEvent<T> {
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK';

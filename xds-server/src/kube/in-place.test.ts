@@ -1,7 +1,8 @@
 import type { V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
-import type { EpochState, EpochStatus, Verdict } from '@sluice/contract';
+import type { EpochState, EpochStatus } from '@sluice/contract';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { epochSaid as epoch } from '../testing/epoch-said.ts';
 import { KubeError } from './client.ts';
 import { decidePod, imageOf, patchOf, sameImage } from './in-place.ts';
 import { InPlaceProvider } from './in-place-driver.ts';
@@ -12,16 +13,6 @@ const WISH: Wish = { container: 'proxy', emptyImage: EMPTY, image: 'mesh/proxy:b
 const A = 'mesh/proxy:a';
 const B = 'mesh/proxy:b';
 
-const verdict = (safe: boolean, held = safe ? 0 : 1) => ({ safe, protected: held }) as Verdict;
-const epoch = (state: EpochState, safe?: boolean): EpochStatus => ({
-  epoch: 1,
-  slot: '1',
-  state,
-  version: '1.40.0',
-  pid: 1,
-  startedAt: 0,
-  ...(safe !== undefined && { verdict: verdict(safe) }),
-});
 const says = (...epochs: EpochStatus[]) => ({ epochs });
 const SERVES = says(epoch('serving'));
 

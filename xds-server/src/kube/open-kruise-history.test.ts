@@ -2,7 +2,8 @@ import type { V1Pod } from '@kubernetes/client-node';
 import type { EpochState } from '@sluice/contract';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { A, B, EMPTY, epoch, OURS, pod, sidecarSet, WISH } from '../testing/kruise-story.ts';
+import { epochSaid as epoch } from '../testing/epoch-said.ts';
+import { A, B, EMPTY, OURS, pod, sidecarSet, WISH } from '../testing/kruise-story.ts';
 import { decideKruisePod, undoOf } from './open-kruise.ts';
 import type { AgentWords } from './provider.ts';
 

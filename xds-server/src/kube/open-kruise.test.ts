@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { epochSaid as epoch } from '../testing/epoch-said.ts';
 import {
   A,
   B,
   DRAINS,
   EMPTY,
-  epoch,
   FLEET,
   type Made,
   OURS,

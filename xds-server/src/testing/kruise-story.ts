@@ -1,7 +1,7 @@
 import type { V1ContainerStatus, V1Pod } from '@kubernetes/client-node';
-import type { EpochState, EpochStatus, Verdict } from '@sluice/contract';
 import type { SidecarSet } from '../kube/open-kruise.ts';
 import type { FleetWish, Wish } from '../kube/provider.ts';
+import { epochSaid } from './epoch-said.ts';
 
 /** A SidecarSet, its Pods and their agents' words, as the tests of the provider OpenKruise tell of them. */
 
@@ -43,17 +43,8 @@ export function sidecarSet(
   };
 }
 
-export const epoch = (state: EpochState, safe?: boolean): EpochStatus => ({
-  epoch: 1,
-  slot: '1',
-  state,
-  version: '1.40.0',
-  pid: 1,
-  startedAt: 0,
-  ...(safe !== undefined && { verdict: { safe, protected: safe ? 0 : 1 } as Verdict }),
-});
-export const SERVES = { epochs: [epoch('serving')] };
-export const DRAINS = { epochs: [epoch('draining', false)] };
+export const SERVES = { epochs: [epochSaid('serving')] };
+export const DRAINS = { epochs: [epochSaid('draining', false)] };
 
 export interface Made {
   readonly images: readonly [string, string];

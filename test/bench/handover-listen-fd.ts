@@ -13,8 +13,8 @@ import { type Side, twice } from './handover-sides.ts';
 
 /** The old server ends at the latest so long after the take-over. */
 const MAX_DRAIN_MS = 20_000;
-/** As docs/listen-fd.md says: what lives for one request dies young, and not in collections of the whole heap. */
-const YOUNG = ['--min-semi-space-size=32', '--max-semi-space-size=32'];
+/** As docs/listen-fd.md says: short collections of what is young, and none of the whole heap while it is new. */
+const HEAP = ['--min-semi-space-size=4', '--max-semi-space-size=4', '--initial-old-space-size=256'];
 const BEHIND = import.meta.resolve('@sluice/agent/listen-fd/behind');
 
 /** A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream. */
@@ -34,15 +34,11 @@ export async function nodeSide(): Promise<Side> {
     if (text.startsWith('{"event":"drained"')) drained.push(text); // read at the end: nobody measures then
   };
   const launch = () =>
-    start(
-      process.execPath,
-      ['--conditions=sluice-source', ...YOUNG, '--import', BEHIND, main, JSON.stringify(config)],
-      {
-        name: 'server',
-        ready: /"event":"serving"/,
-        onLine,
-      },
-    );
+    start(process.execPath, ['--conditions=sluice-source', ...HEAP, '--import', BEHIND, main, JSON.stringify(config)], {
+      name: 'server',
+      ready: /"event":"serving"/,
+      onLine,
+    });
   let serving: Child = await launch();
   return {
     proxy: 'Node',

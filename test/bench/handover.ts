@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { envoyBinaries } from '../harness/envoy-bin.ts';
 import { findHaproxy } from '../harness/haproxy.ts';
 import { type Bench, type Check, median } from './bench.ts';
@@ -7,9 +8,14 @@ import { Worker } from './clients/worker.ts';
 import { haproxySide, nodeSide } from './handover-listen-fd.ts';
 import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides.ts';
 import { processEnd, sleep } from './running.ts';
+import { type Span, Stalls, stalledIn } from './stalls.ts';
 import { percentile, round } from './stats.ts';
 
 const ROUNDS = 9;
+/** A side gets more than those while too few of them were calm. */
+const MOST_ROUNDS = 14;
+/** Of the requests of a calm round no larger part met a stall of the machine, before or during. */
+const CALM = 0.02;
 const LOAD_PART = 0.3;
 const SATURATE = { ms: 1_500, inFlight: 64 };
 const SATURATE_TIMES = 4;
@@ -24,12 +30,22 @@ const TAIL_MS = 1_000;
 const OLD_LIMIT_MS = 30_000;
 /** Two runs of the same thing differ by about this much. */
 const NOISE = 0.1;
+/** Short collections, and few: the clients' own pauses are no latency of a proxy. */
+const CLIENT_HEAP = ['--min-semi-space-size=1', '--max-semi-space-size=1', '--initial-old-space-size=512'];
+/** Of a machine with more, what a request needs is not told by looking at each. */
+const MOST_CORES = 8;
 
-interface Round {
-  readonly rate: number;
+interface P99 {
   readonly steadyP99: number;
   readonly duringP99: number;
   readonly ratio: number;
+}
+
+interface Round extends P99 {
+  readonly rate: number;
+  /** With what had part in a stall of the machine, and how large a part of the requests that is. */
+  readonly all: P99;
+  readonly stalled: { readonly steady: number; readonly during: number };
   readonly duringMs: number;
   readonly takeOverMs: number;
   readonly requests: number;
@@ -64,6 +80,9 @@ const NATIVE: Readonly<Record<string, () => Promise<Side>>> = {
 export const handoverBench: Bench = async (say) => {
   await envoyBinaries(['1.39.3', '1.40.0']);
   const results: { readonly side: Side; readonly measured: Measured }[] = [];
+  const cores = availableParallelism();
+  const stalls = await Stalls.start(Array.from({ length: cores <= MOST_CORES ? cores : 0 }, (_, core) => core));
+  if (stalls.missing !== undefined) say(`stalls of the machine are not left out: ${stalls.missing}`);
   try {
     const haproxy = await findHaproxy();
     if (haproxy.missing !== undefined) say(`listen-fd, HAProxy is left out: ${haproxy.missing}`);
@@ -76,20 +95,17 @@ export const handoverBench: Bench = async (say) => {
     const rates = await ratesOf(results.map(({ side }) => side));
     say(`30 % of saturation: ${[...rates].map(([proxy, rate]) => `${proxy} ${rate}`).join(', ')} a second`);
     // Round by round, so that what else the machine does falls on all sides alike.
-    for (let n = 1; n <= ROUNDS; n++) {
+    for (let n = 1; n <= MOST_ROUNDS; n++) {
       for (const { side, measured } of results) {
-        // It is here for what it loses.
-        if (measured.side === PLAIN && n > 1) continue;
-        const one = await handOver(side, n, rates.get(side.proxy) ?? 0);
+        if (hasEnough(measured)) continue;
+        const one = await handOver(side, n, rates.get(side.proxy) ?? 0, stalls);
         measured.rounds.push(one);
-        say(
-          `round ${n}, ${measured.side}: ${one.rate} a second, ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
-            `${one.steadyP99} ms steady (x ${one.ratio}), taken over after ${one.takeOverMs} ms`,
-        );
+        say(`round ${n}, ${measured.side}: ${told(one)}`);
       }
     }
     for (const { side, measured } of results) measured.answeredTwice = await side.twice();
   } finally {
+    stalls.stop();
     for (const { side } of results) await side.stop();
   }
   const all = results.map(({ measured }) => measured);
@@ -98,22 +114,50 @@ export const handoverBench: Bench = async (say) => {
     raw: {
       rounds: ROUNDS,
       heldMs: HELD_MS,
+      stallsNotSeen: stalls.missing,
       method:
         'Open loop at 30 % of the saturation of the proxy (median of what was found before the rounds, at all sides that have ' +
         'it); each latency counts from the moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
         '(checks of the new version included) to the end of the old process + 1 s, and to 7.5 s after the take-over at ' +
         'least; a request of 5.5 s is in flight on every side, so that the windows are alike. The controller stands for ' +
         'one on another machine, and runs in what the others leave of the cores. no handover: what the machine and the ' +
-        'clients alone do to the same figures. ratio = p99 during / p99 steady of one ' +
-        'round; the checks take the median of the rounds, and our median / that of bare, ' +
+        'clients alone do to the same figures. Left out of both is what was in flight while a core of the machine stood ' +
+        'still for more than 1 ms (a virtual one has them taken away; seen by a SCHED_FIFO process on each core), or so ' +
+        'long after it; `all` has these too, `stalled` says how large a part they are. ratio = p99 during / p99 steady of ' +
+        `one round. A side has ${ROUNDS} rounds, and up to ${MOST_ROUNDS} while in fewer of them at most ${CALM * 100} % were left out, before and ` +
+        'during; the checks take the median of those with the least left out, and our median / that of bare, ' +
         `with ${NOISE} for the noise of the machine.`,
       sides: all,
     },
   };
 };
 
+function hasEnough({ side, rounds }: Measured): boolean {
+  // A plain restart is here for what it loses.
+  return side === PLAIN ? rounds.length > 0 : rounds.filter((one) => unrest(one) <= CALM).length >= ROUNDS;
+}
+
+/** The larger part of the requests that met a stall: of those before, or of those during. */
+function unrest({ stalled }: Round): number {
+  return Math.max(stalled.steady, stalled.during);
+}
+
+/** The rounds in which the machine was calmest, whatever they came to. */
+function counted({ rounds }: Measured): readonly Round[] {
+  return [...rounds].sort((a, b) => unrest(a) - unrest(b)).slice(0, ROUNDS);
+}
+
+function told(one: Round): string {
+  const stalled = `${round(unrest(one) * 100, 1)} % stalled, x ${one.all.ratio} with these`;
+  return (
+    `${one.rate} a second, ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
+    `${one.steadyP99} ms steady (x ${one.ratio}; ${stalled}), taken over after ${one.takeOverMs} ms`
+  );
+}
+
 function checksOf(all: readonly Measured[]): Check[] {
-  const ratioOf = (one: Measured | undefined) => median(one?.rounds.map(({ ratio }) => ratio) ?? []);
+  const ratioOf = (one: Measured | undefined) =>
+    median(one === undefined ? [] : counted(one).map(({ ratio }) => ratio));
   const bare = ratioOf(all.find(({ side }) => side === BARE));
   return all
     .filter(({ ours }) => ours)
@@ -135,7 +179,7 @@ type Load = Worker<OpenLoopQuestion, OpenLoopAnswer>;
 function startLoad(side: Side, name: string): Load {
   const { port, http2Port } = side;
   const options: OpenLoopOptions = { host: '127.0.0.1', port, http2Port, name, http2Connections: 8 };
-  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options);
+  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options, CLIENT_HEAP);
 }
 
 /**
@@ -162,9 +206,11 @@ async function saturation(side: Side, name: string): Promise<number> {
   }
 }
 
-async function handOver(side: Side, n: number, rate: number): Promise<Round> {
+async function handOver(side: Side, n: number, rate: number, stalls: Stalls): Promise<Round> {
   const load = startLoad(side, `round${n}`);
   try {
+    await stalls.report(); // what was before
+
     await load.ask({ rate });
     await sleep(WARM_UP_MS + STEADY_MS);
     await load.ask({ hold: HELD_MS });
@@ -175,34 +221,52 @@ async function handOver(side: Side, n: number, rate: number): Promise<Round> {
     const until = Math.max(oldEnd, from + takeOverMs + LEAST_AFTER_MS) + TAIL_MS;
     await sleep(until - Date.now());
     await side.settled();
-    const measured = roundOf((await load.ask('report')) as OpenLoopReport, from, until, takeOverMs);
-    return { rate, ...measured };
+    const report = (await load.ask('report')) as OpenLoopReport;
+    return { rate, takeOverMs, ...roundOf(report, from, until, await stalls.report()) };
   } finally {
     load.stop();
   }
 }
 
-function roundOf(report: OpenLoopReport, from: number, until: number, takeOverMs: number): Omit<Round, 'rate'> {
-  const between = (start: number, end: number) => report.latencyMs.filter((_, i) => within(report.due[i], start, end));
-  const steadyP99 = round(percentile([...between(from - STEADY_MS, from)], 0.99));
-  const during = [...between(from, until)];
-  const duringP99 = round(percentile(during, 0.99));
+function roundOf(
+  report: OpenLoopReport,
+  from: number,
+  until: number,
+  stalls: readonly Span[],
+): Omit<Round, 'rate' | 'takeOverMs'> {
+  const { due, latencyMs } = report;
+  const stalled = stalledIn(stalls);
+  const between = (start: number, end: number) => [...latencyMs.filter((_, i) => within(due[i], start, end))];
+  const quietly = (start: number, end: number) => {
+    const ours = (at: number | undefined, ms: number): boolean =>
+      at !== undefined && within(at, start, end) && !stalled(at, at + ms);
+    return [...latencyMs.filter((ms, i) => ours(due[i], ms))];
+  };
+  const steady = { all: between(from - STEADY_MS, from), quiet: quietly(from - STEADY_MS, from) };
+  const during = { all: between(from, until), quiet: quietly(from, until) };
   const failures = report.failures.filter(({ at }) => within(at, from - STEADY_MS, until));
   const seconds = Math.floor((until - from) / 1000);
   return {
-    steadyP99,
-    duringP99,
-    ratio: round(duringP99 / steadyP99),
+    ...p99Of(steady.quiet, during.quiet),
+    all: p99Of(steady.all, during.all),
+    stalled: {
+      steady: round(1 - steady.quiet.length / steady.all.length, 3),
+      during: round(1 - during.quiet.length / during.all.length, 3),
+    },
     duringMs: until - from,
-    takeOverMs,
-    requests: during.length + failures.length,
+    requests: during.all.length + failures.length,
     failed: failures.length,
     failures: failures.slice(0, 5).map(({ what }) => what),
     p99BySecond: Array.from({ length: seconds }, (_, i) => {
-      const values = [...between(from + i * 1000, from + (i + 1) * 1000)];
+      const values = between(from + i * 1000, from + (i + 1) * 1000);
       return values.length === 0 ? Number.NaN : round(percentile(values, 0.99));
     }),
   };
+}
+
+function p99Of(steady: readonly number[], during: readonly number[]): P99 {
+  const [steadyP99, duringP99] = [percentile(steady, 0.99), percentile(during, 0.99)];
+  return { steadyP99: round(steadyP99), duringP99: round(duringP99), ratio: round(duringP99 / steadyP99) };
 }
 
 function within(at: number | undefined, from: number, until: number): boolean {

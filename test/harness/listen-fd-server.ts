@@ -3,7 +3,6 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import type { Server } from 'node:net';
 import { migrate } from '@sluice/agent/listen-fd';
-import { letGoFirst } from '@sluice/agent/native/sched';
 import { askHttp1, askHttp2 } from './listen-fd-warm-up.ts';
 import { answerBody, ID_HEADER, readAsk } from './upstream/answers.ts';
 
@@ -58,7 +57,6 @@ say('serving', { takenOver: migrations.map(({ takenOver }) => takenOver) });
 await Promise.all(migrations.map(({ released }) => released));
 say('released', { connections: migrations.map((m) => m.connections().length) });
 const reports = await Promise.all(migrations.map(({ drained }) => drained));
-letGoFirst(process.pid); // what it saw is thousands of ids, and no part of a server
 say('drained', { reports, seen });
 process.stdout.write('', () => process.exit(0));
 await once(process, 'exit');

@@ -2,24 +2,30 @@ import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
+import type { WarmUpAddress } from '@sluice/agent/listen-fd';
 import { askPath } from './upstream/answers.ts';
 
 const REQUESTS = 2_000;
 const AT_ONCE = 8;
+const FRESH_EVERY = 5;
 const PATH = askPath({ size: 10 });
 
-/** Some requests to a server's Unix socket, a few at once. They carry no id: nobody counts them. */
-export function askHttp1(socketPath: string): Promise<void> {
+/** Some requests to a server, a few at once. They carry no id: nobody counts them. */
+export function askHttp1(address: WarmUpAddress): Promise<void> {
   const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
-  return inTurns(async () => {
-    const [response] = await once(http.get({ socketPath, path: PATH, agent }), 'response');
+  return inTurns(async (n) => {
+    // Some by connections of their own: those are opened and closed by other code.
+    const [response] = await once(
+      http.get({ ...address, path: PATH, agent: n % FRESH_EVERY === 0 ? false : agent }),
+      'response',
+    );
     response.resume();
     await once(response, 'end');
   }).finally(() => agent.destroy());
 }
 
-export async function askHttp2(socketPath: string): Promise<void> {
-  const session = http2.connect('http://warm-up', { createConnection: () => net.connect(socketPath) });
+export async function askHttp2(address: WarmUpAddress): Promise<void> {
+  const session = http2.connect('http://warm-up', { createConnection: () => net.connect(address) });
   try {
     await inTurns(async () => {
       const stream = session.request({ ':path': PATH });
@@ -31,10 +37,10 @@ export async function askHttp2(socketPath: string): Promise<void> {
   }
 }
 
-async function inTurns(ask: () => Promise<void>): Promise<void> {
+async function inTurns(ask: (n: number) => Promise<void>): Promise<void> {
   let left = REQUESTS;
   const turns = Array.from({ length: AT_ONCE }, async () => {
-    while (left-- > 0) await ask();
+    while (left > 0) await ask(left--);
   });
   await Promise.all(turns);
 }

@@ -38,15 +38,23 @@ export class Child {
       });
     });
     for (const stream of [child.stdout, child.stderr]) {
-      let rest = '';
+      // A line may be long (each id that a server saw), and half of one is none: looked through once, as it comes.
+      let rest: string[] = [];
+      let length = 0;
       stream?.on('data', (chunk: Buffer) => {
         log?.write(chunk);
         const text = chunk.toString();
         this.output = (this.output + text).slice(-TAIL_BYTES);
-        const lines = (rest + text).split('\n');
-        // A line may be long (each id that a server saw), and half of one is none.
-        rest = (lines.pop() ?? '').slice(-LINE_BYTES);
-        for (const line of lines) onLine(line);
+        const lines = text.split('\n');
+        const last = lines.pop() ?? '';
+        for (const line of lines) {
+          onLine(rest.length === 0 ? line : rest.join('') + line);
+          rest = [];
+          length = 0;
+        }
+        length += last.length;
+        if (length > LINE_BYTES) rest = [];
+        else if (last !== '') rest.push(last);
       });
     }
     OWN.add(this);

@@ -8,7 +8,7 @@ import { bindListen, normalAddress } from '../native/listen-socket.ts';
 import { type Giving, type Listener, offerListeners } from './give.ts';
 import { type ServerConnection, ServerDrain } from './server-drain.ts';
 import { type Taking, takeWhenFree } from './take.ts';
-import { stepForward, warmUp } from './warm-up.ts';
+import { stepAside, stepForward, type WarmUpAddress, warmUp } from './warm-up.ts';
 
 export interface MigrateOptions {
   /** Path of the Unix socket over which one process takes over from another; at most 97 bytes. */
@@ -22,10 +22,10 @@ export interface MigrateOptions {
   /** Longest wait for the process that runs now to be done with another transfer, ms. Default: 30 s. */
   readonly boundMs?: number;
   /**
-   * Sends requests to the server at the Unix socket `path`, before it takes over: with the first of them Node compiles and
-   * loads what it needs. What it throws is logged and keeps nobody from serving.
+   * Sends requests to the server at `address`, before it takes over: with the first of them Node compiles and loads what
+   * it needs. What it throws is logged and keeps nobody from serving.
    */
-  readonly warmUp?: (path: string) => Promise<void>;
+  readonly warmUp?: (address: WarmUpAddress) => Promise<void>;
   readonly log?: Log;
 }
 
@@ -61,14 +61,14 @@ export async function migrate(server: Server, options: MigrateOptions): Promise<
   const addresses = options.addresses.map(normalAddress);
   if (addresses.length === 0) throw new SluiceError('CONFIG_INVALID', 'expected an address to listen on, found none');
   const log = options.log ?? (() => {});
+  const drain = new ServerDrain(server); // before the warm-up, which is for its code too
   if (options.warmUp !== undefined) {
-    await warmUp(server, `${options.socket}-${process.pid}`, options.warmUp).catch((thrown) =>
+    await warmUp(server, options.warmUp).catch((thrown) =>
       log('warn', 'listen-fd: not warmed up', { error: (thrown as Error).message }),
     );
   }
   stepForward();
   const { taking, listeners } = await socketsFor(addresses, options);
-  const drain = new ServerDrain(server);
   const acceptors = new Acceptors(server, listeners);
   const migration = new Migrating(drain, acceptors, options, log);
   try {
@@ -161,6 +161,9 @@ class Acceptors {
   }
 }
 
+/** Of this process, those that are not drained yet. */
+const running = new Set<Migrating>();
+
 class Migrating {
   readonly #drain: ServerDrain;
   readonly #acceptors: Acceptors;
@@ -179,6 +182,7 @@ class Migrating {
   }
 
   as(takenOver: boolean): Migration {
+    running.add(this);
     return {
       takenOver,
       released: this.#released.promise,
@@ -214,6 +218,7 @@ class Migrating {
     void this.#giving?.close();
     const report = (drained: boolean): DrainReport => {
       clearTimeout(timer);
+      if (drained && running.delete(this) && running.size === 0) stepAside();
       const left = this.#drain.connections();
       return { drained, left, ms: Math.round(performance.now() - begun) };
     };

@@ -1,38 +1,28 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { coresIdle } from './cores.ts';
-import { warmUp } from './warm-up.ts';
-
-let dir: string;
-beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'sluice-warm-'));
-});
-afterEach(() => rmSync(dir, { recursive: true, force: true }));
+import { type WarmUpAddress, warmUp } from './warm-up.ts';
 
 const server = () => net.createServer((socket) => socket.end('hello'));
 
-async function ask(path: string): Promise<void> {
-  const socket = net.connect(path);
+async function ask(address: WarmUpAddress): Promise<void> {
+  const socket = net.connect(address);
   const [data] = await once(socket, 'data');
   expect(String(data)).toBe('hello');
 }
 
 it('sends what the caller asks through a server that does not listen', async () => {
   const one = server();
-  await warmUp(one, join(dir, 'a'), ask);
+  await warmUp(one, ask);
   expect(one.listening).toBe(false);
-  expect(readdirSync(dir)).toEqual([]);
 });
 
 it('ends for all that began together when the last of them is warm, also when one of them fails', async () => {
   const slow = Promise.withResolvers<void>();
   const over: string[] = [];
-  const first = warmUp(server(), join(dir, 'a'), ask).then(() => over.push('first'));
-  const second = warmUp(server(), join(dir, 'b'), async () => {
+  const first = warmUp(server(), ask).then(() => over.push('first'));
+  const second = warmUp(server(), async () => {
     await slow.promise;
     throw new Error('no answer');
   }).catch((error: Error) => over.push(error.message));

@@ -1,5 +1,4 @@
-import { rmSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { SluiceError } from '@sluice/contract';
 import { asOthers, giveWay } from '../native/sched.ts';
 
@@ -35,15 +34,28 @@ export function stepForward(): void {
   place.forward = true;
 }
 
+/** Serves nobody any more: what is left, its exit too, is nothing that others should wait for. */
+export function stepAside(): void {
+  giveWay(process.pid);
+  setTimeout(() => asOthers(process.pid), COURTESY_MS).unref();
+}
+
+/** Where the server answers while it is warmed up. */
+export interface WarmUpAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
 /**
  * Sends requests of the caller's own through `server` before it serves: code that has not run yet is several times as
- * slow, and all the load comes at once when a process takes over. `ask` is given the path of a Unix socket on which the
- * server answers. Servers that are warmed up at the same time are ready at the same time: one that served beside another
- * which still warms up would be slow. Rejects as `ask` does, and after 30 s.
+ * slow, and all the load comes at once when a process takes over. Over TCP, as later: what V8 compiled for another kind of
+ * socket it would compile again. `ask` is given a port of the loopback interface that is open meanwhile. Servers that are
+ * warmed up at the same time are ready at the same time: one that served beside another which still warms up would be slow.
+ * Rejects as `ask` does, and after 30 s.
  */
-export async function warmUp(server: Server, path: string, ask: (path: string) => Promise<void>): Promise<void> {
+export async function warmUp(server: Server, ask: (address: WarmUpAddress) => Promise<void>): Promise<void> {
   stepBehind();
-  const mine = warmed(server, path, ask);
+  const mine = warmed(server, ask);
   const over: Promise<void> = mine.then(noop, noop).finally(() => warming.delete(over));
   warming.add(over);
   // Also for those that begin meanwhile.
@@ -51,8 +63,10 @@ export async function warmUp(server: Server, path: string, ask: (path: string) =
   await mine;
 }
 
-async function warmed(server: Server, path: string, ask: (path: string) => Promise<void>): Promise<void> {
-  const door = createServer({ allowHalfOpen: true }, (socket: Socket) => server.emit('connection', socket));
+async function warmed(server: Server, ask: (address: WarmUpAddress) => Promise<void>): Promise<void> {
+  const door = createServer({ allowHalfOpen: true, noDelay: true }, (socket: Socket) =>
+    server.emit('connection', socket),
+  );
   const sockets = new Set<Socket>();
   door.on('connection', (socket) => {
     sockets.add(socket);
@@ -60,8 +74,9 @@ async function warmed(server: Server, path: string, ask: (path: string) => Promi
   });
   await new Promise<void>((resolve, reject) => {
     door.once('error', reject);
-    door.listen(path, resolve);
+    door.listen(0, 'localhost', resolve);
   });
+  const { address: host, port } = door.address() as AddressInfo;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(
@@ -70,12 +85,11 @@ async function warmed(server: Server, path: string, ask: (path: string) => Promi
     );
   });
   try {
-    await Promise.race([ask(path), late]);
+    await Promise.race([ask({ host, port }), late]);
   } finally {
     clearTimeout(timer);
     for (const socket of sockets) socket.destroy();
     door.close();
-    rmSync(path, { force: true });
   }
 }
 

@@ -17,10 +17,10 @@ export class Worker<Question, Answer> {
     this.child = child;
   }
 
-  /** `main`: a TypeScript file that calls `answerParent`; `config` is its first argument. */
-  static start<Q, A>(main: URL, config: unknown): Worker<Q, A> {
+  /** `main`: a TypeScript file that calls `answerParent`; `config` is its first argument, `flags` are Node's. */
+  static start<Q, A>(main: URL, config: unknown, flags: readonly string[] = []): Worker<Q, A> {
     const child = fork(main, [JSON.stringify(config)], {
-      execArgv: ['--conditions=sluice-source'],
+      execArgv: ['--conditions=sluice-source', ...flags],
       serialization: 'advanced',
     });
     const worker = new Worker<Q, A>(main.pathname.split('/').at(-1) ?? 'worker', child);

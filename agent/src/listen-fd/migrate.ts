@@ -1,4 +1,4 @@
-import { createServer, Server, type Socket } from 'node:net';
+import { createServer, Server, type ServerOpts, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SluiceError, toSluiceError } from '@sluice/contract';
 import type { Log } from '../log.ts';
@@ -112,7 +112,13 @@ async function socketsFor(
   }
 }
 
-/** The server accepts on the first socket itself; the further ones are accepted for it. */
+/**
+ * libuv accepts one connection of a descriptor in a turn of the loop (uv__server_io, libuv #3696): one whose turns
+ * are long, because it has just begun, would let those wait that come back to it. So each socket is watched several times.
+ */
+const ACCEPTS_A_TURN = 8;
+
+/** The server accepts on the first socket itself; all other times it is accepted for it. */
 class Acceptors {
   readonly listeners: readonly Listener[];
   readonly #server: Server;
@@ -124,7 +130,10 @@ class Acceptors {
   }
 
   async start(): Promise<void> {
-    for (const [i, { fd }] of this.listeners.entries()) {
+    // What Node counts for maxConnections is what the server itself accepts.
+    const times = this.#server.maxConnections === undefined ? ACCEPTS_A_TURN : 1;
+    const watched = this.listeners.flatMap((listener) => Array.from({ length: times }, () => listener));
+    for (const [i, { fd }] of watched.entries()) {
       const acceptor = i === 0 ? this.#server : this.#further();
       this.#running.push(acceptor);
       await new Promise<void>((resolve, reject) => {
@@ -154,10 +163,12 @@ class Acceptors {
     for (const { fd } of this.listeners) closeFd(fd);
   }
 
+  /** Its sockets are as the server's own (lib/net.js, the options of Server). */
   #further(): Server {
-    return createServer({ allowHalfOpen: true, noDelay: true }, (socket: Socket) => {
-      this.#server.emit('connection', socket);
-    });
+    const { noDelay, keepAlive, keepAliveInitialDelay, highWaterMark, allowHalfOpen, pauseOnConnect } = this
+      .#server as unknown as ServerOpts;
+    const options = { noDelay, keepAlive, keepAliveInitialDelay, highWaterMark, allowHalfOpen, pauseOnConnect };
+    return createServer(options as ServerOpts, (socket: Socket) => this.#server.emit('connection', socket));
   }
 }
 

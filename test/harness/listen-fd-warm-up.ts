@@ -6,6 +6,7 @@ import type { WarmUpAddress } from '@sluice/agent/listen-fd';
 import { askPath } from './upstream/answers.ts';
 
 const REQUESTS = 2_000;
+const SESSIONS = 10;
 const AT_ONCE = 8;
 const FRESH_EVERY = 5;
 const PATH = askPath({ size: 10 });
@@ -25,20 +26,23 @@ export function askHttp1(address: WarmUpAddress): Promise<void> {
 }
 
 export async function askHttp2(address: WarmUpAddress): Promise<void> {
-  const session = http2.connect('http://warm-up', { createConnection: () => net.connect(address) });
-  try {
-    await inTurns(async () => {
-      const stream = session.request({ ':path': PATH });
-      stream.resume();
-      await once(stream, 'end');
-    });
-  } finally {
-    session.destroy();
+  // One after the other: connections begin and end as well.
+  for (let i = 0; i < SESSIONS; i++) {
+    const session = http2.connect('http://warm-up', { createConnection: () => net.connect(address) });
+    try {
+      await inTurns(async () => {
+        const stream = session.request({ ':path': PATH });
+        stream.resume();
+        await once(stream, 'end');
+      }, REQUESTS / SESSIONS);
+    } finally {
+      session.destroy();
+    }
   }
 }
 
-async function inTurns(ask: (n: number) => Promise<void>): Promise<void> {
-  let left = REQUESTS;
+async function inTurns(ask: (n: number) => Promise<void>, requests = REQUESTS): Promise<void> {
+  let left = requests;
   const turns = Array.from({ length: AT_ONCE }, async () => {
     while (left > 0) await ask(left--);
   });

@@ -23,7 +23,8 @@ export interface MigrateOptions {
   readonly boundMs?: number;
   /**
    * Sends requests to the server at `address`, before it takes over: with the first of them Node compiles and loads what
-   * it needs. What it throws is logged and keeps nobody from serving.
+   * it needs. Some of its HTTP/1 connections are told to leave, as in a drain. What it throws is logged and keeps nobody
+   * from serving.
    */
   readonly warmUp?: (address: WarmUpAddress) => Promise<void>;
   readonly log?: Log;
@@ -63,9 +64,11 @@ export async function migrate(server: Server, options: MigrateOptions): Promise<
   const log = options.log ?? (() => {});
   const drain = new ServerDrain(server); // before the warm-up, which is for its code too
   if (options.warmUp !== undefined) {
-    await warmUp(server, options.warmUp).catch((thrown) =>
+    drain.rehearse(true);
+    await warmUp(server, `${options.socket}-${process.pid}`, options.warmUp).catch((thrown) =>
       log('warn', 'listen-fd: not warmed up', { error: (thrown as Error).message }),
     );
+    drain.rehearse(false);
   }
   stepForward();
   const { taking, listeners } = await socketsFor(addresses, options);

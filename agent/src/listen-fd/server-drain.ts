@@ -31,6 +31,7 @@ interface Entry {
 }
 
 const TELL_EVERY_MS = 25;
+const REHEARSE_EVERY = 4;
 /** Whoever asks for something that takes this long may ask for nothing more: that response is the chance to say close. */
 const SLOW_MS = 250;
 
@@ -46,6 +47,8 @@ export class ServerDrain {
   /** A TLS socket is another object than the TCP socket below it; they have the client's address in common. */
   readonly #byPeer = new Map<string, Entry>();
   #onEmpty: (() => void) | undefined;
+  #rehearsing = false;
+  #rehearsed = 0;
 
   /** To be called before the server accepts. */
   constructor(server: Server) {
@@ -58,6 +61,14 @@ export class ServerDrain {
         if (request.httpVersionMajor === 1) this.#request(request, response);
       });
     }
+  }
+
+  /**
+   * While a server is warmed up: one in four HTTP/1 connections is told to leave from the first, so that this is compiled
+   * too. Not HTTP/2, where leaving ends the connection that everything goes by.
+   */
+  rehearse(on: boolean): void {
+    this.#rehearsing = on;
   }
 
   get size(): number {
@@ -112,7 +123,7 @@ export class ServerDrain {
       openedAt: Date.now(),
       protocol: 'unknown',
       inFlight: 0,
-      told: false,
+      told: this.#rehearsing && this.#rehearsed++ % REHEARSE_EVERY === 0,
       responses: new Map(),
     };
     this.#entries.set(socket, entry);
@@ -158,7 +169,7 @@ export class ServerDrain {
       });
     });
     // Accepted before, but its TLS handshake ended only now.
-    if (entry.told) farewell(session, plainSocket(entry));
+    if (entry.told && !this.#rehearsing) farewell(session, plainSocket(entry));
   }
 }
 

@@ -1,9 +1,13 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { coresIdle } from './cores.ts';
 import { type WarmUpAddress, warmUp } from './warm-up.ts';
 
+const doorbell = (name: string) => join(tmpdir(), `sluice-warm-${process.pid}-${name}`);
 const server = () => net.createServer((socket) => socket.end('hello'));
 
 async function ask(address: WarmUpAddress): Promise<void> {
@@ -14,15 +18,16 @@ async function ask(address: WarmUpAddress): Promise<void> {
 
 it('sends what the caller asks through a server that does not listen', async () => {
   const one = server();
-  await warmUp(one, ask);
+  await warmUp(one, doorbell('a'), ask);
   expect(one.listening).toBe(false);
+  expect(existsSync(doorbell('a'))).toBe(false);
 });
 
 it('ends for all that began together when the last of them is warm, also when one of them fails', async () => {
   const slow = Promise.withResolvers<void>();
   const over: string[] = [];
-  const first = warmUp(server(), ask).then(() => over.push('first'));
-  const second = warmUp(server(), async () => {
+  const first = warmUp(server(), doorbell('a'), ask).then(() => over.push('first'));
+  const second = warmUp(server(), doorbell('b'), async () => {
     await slow.promise;
     throw new Error('no answer');
   }).catch((error: Error) => over.push(error.message));
@@ -34,6 +39,10 @@ it('ends for all that began together when the last of them is warm, also when on
   await Promise.all([first, second]);
   expect(over.sort()).toEqual(['first', 'no answer']);
   probe.close();
+});
+
+it('warms up also where the rehearsal of a transfer can not be', async () => {
+  await warmUp(server(), join(tmpdir(), 'x'.repeat(120)), ask);
 });
 
 it('looks whether the cores have something left', () => {

@@ -1,10 +1,12 @@
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { SluiceError } from '@sluice/contract';
 import { asOthers, giveWay } from '../native/sched.ts';
 
 /** A process that gives way to others may be kept from running at all: then it asks for its share after so long. */
 const COURTESY_MS = 5_000;
 const LIMIT_MS = 30_000;
+/** V8 remembers what a function has seen once it has run some times. */
+const RINGS = 100;
 
 /** Of the whole process: behind.ts may have been loaded from another copy of this package. */
 interface Place {
@@ -51,16 +53,45 @@ export interface WarmUpAddress {
  * slow, and all the load comes at once when a process takes over. Over TCP, as later: what V8 compiled for another kind of
  * socket it would compile again. `ask` is given a port of the loopback interface that is open meanwhile. Servers that are
  * warmed up at the same time are ready at the same time: one that served beside another which still warms up would be slow.
- * Rejects as `ask` does, and after 30 s.
+ * Rejects as `ask` does, and after 30 s. `doorbell`: path of a Unix socket that is this process's alone.
  */
-export async function warmUp(server: Server, ask: (address: WarmUpAddress) => Promise<void>): Promise<void> {
+export async function warmUp(
+  server: Server,
+  doorbell: string,
+  ask: (address: WarmUpAddress) => Promise<void>,
+): Promise<void> {
   stepBehind();
-  const mine = warmed(server, ask);
+  const asked = warmed(server, ask);
+  const mine = rehearse(doorbell, asked.catch(noop)).then(() => asked);
   const over: Promise<void> = mine.then(noop, noop).finally(() => warming.delete(over));
   warming.add(over);
   // Also for those that begin meanwhile.
   while (warming.size > 0) await Promise.all(warming);
   await mine;
+}
+
+/**
+ * What a successor does to this process, between the requests: one more kind of socket seen later would have V8 throw away
+ * what it has compiled for the serving of requests, in the moment in which the load moves. Until told to end.
+ */
+async function rehearse(doorbell: string, end: Promise<void>): Promise<void> {
+  let over = false;
+  void end.then(() => {
+    over = true;
+  });
+  const door = createServer({ pauseOnConnect: true }, (socket) => socket.destroy());
+  await new Promise<void>((resolve) => {
+    door.once('error', () => resolve()); // `migrate` will say it
+    door.once('close', () => resolve());
+    const ring = (left: number): void => {
+      if (over || left === 0) door.close();
+      else
+        connect(doorbell)
+          .on('error', noop)
+          .once('close', () => ring(left - 1));
+    };
+    door.listen(doorbell, () => ring(RINGS));
+  });
 }
 
 async function warmed(server: Server, ask: (address: WarmUpAddress) => Promise<void>): Promise<void> {

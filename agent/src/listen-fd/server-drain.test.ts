@@ -98,6 +98,21 @@ const get = (stream: number) => frame(1, 0x05, stream, Buffer.from([0x82, 0x86, 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 const GET = 'GET / HTTP/1.1\r\nhost: x\r\n\r\n';
 
+it('rehearses: one in four HTTP/1 connections is told to leave from the first, and none later', async () => {
+  const { drain, connect } = await start(http.createServer((_, response) => response.end('x')));
+  const ask = async (): Promise<boolean> => {
+    const one = connect();
+    one.socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    return (await one.until((text) => text.endsWith('\r\n\r\nx'))).toLowerCase().includes('connection: close');
+  };
+  drain.rehearse(true);
+  const told = [];
+  for (let i = 0; i < 8; i++) told.push(await ask());
+  drain.rehearse(false);
+  expect(told.filter(Boolean)).toHaveLength(2);
+  expect(await ask()).toBe(false);
+});
+
 describe('HTTP/2', () => {
   const serve = () =>
     start(

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,17 +27,14 @@ export async function nodeSide(): Promise<Side> {
     http2: [`127.0.0.1:${http2Port}`],
     maxDrainMs: MAX_DRAIN_MS,
     warmUp: true,
+    seenIn: path.join(block.dir, 'seen'),
   };
+  await mkdir(config.seenIn);
   const main = fileURLToPath(new URL('../harness/listen-fd-server.ts', import.meta.url));
-  const drained: string[] = [];
-  const onLine = (text: string) => {
-    if (text.startsWith('{"event":"drained"')) drained.push(text); // read at the end: nobody measures then
-  };
   const launch = () =>
     start(process.execPath, ['--conditions=sluice-source', ...HEAP, '--import', BEHIND, main, JSON.stringify(config)], {
       name: 'server',
       ready: /"event":"serving"/,
-      onLine,
     });
   let serving: Child = await launch();
   return {
@@ -52,8 +49,9 @@ export async function nodeSide(): Promise<Side> {
     async settled() {},
     async twice() {
       const seen = new Map<string, number>();
-      for (const text of drained) {
-        for (const id of (JSON.parse(text) as { seen: string[] }).seen) seen.set(id, (seen.get(id) ?? 0) + 1);
+      for (const name of await readdir(config.seenIn)) {
+        const ids = (await readFile(path.join(config.seenIn, name), 'utf8')).split('\n');
+        for (const id of ids) if (id !== '') seen.set(id, (seen.get(id) ?? 0) + 1);
       }
       return [...seen.values()].filter((count) => count > 1).length;
     },

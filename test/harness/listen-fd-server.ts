@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
 import type { Server } from 'node:net';
@@ -18,6 +19,8 @@ interface Config {
   readonly maxDrainMs?: number;
   /** Asks itself some requests before it takes over. */
   readonly warmUp?: boolean;
+  /** Folder for the ids, a file for each process: nobody has to read them while somebody measures. */
+  readonly seenIn?: string;
 }
 
 const config = JSON.parse(process.argv[2] ?? '{}') as Config;
@@ -59,6 +62,7 @@ say('serving', { takenOver: migrations.map(({ takenOver }) => takenOver) });
 await Promise.all(migrations.map(({ released }) => released));
 say('released', { connections: migrations.map((m) => m.connections().length) });
 const reports = await Promise.all(migrations.map(({ drained }) => drained));
-say('drained', { reports, seen });
+if (config.seenIn === undefined) say('drained', { reports, seen });
+else writeFileSync(`${config.seenIn}/${process.pid}`, seen.join('\n'));
 process.stdout.write('', () => process.exit(0));
 await once(process, 'exit');

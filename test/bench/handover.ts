@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { envoyBinaries } from '../harness/envoy-bin.ts';
 import { findHaproxy } from '../harness/haproxy.ts';
+import { SMALL_HEAP } from '../harness/upstream/handle.ts';
 import { type Bench, type Check, median } from './bench.ts';
 import type { OpenLoopOptions, OpenLoopQuestion, OpenLoopReport } from './clients/open-loop.ts';
 import type { OpenLoopAnswer } from './clients/open-loop-main.ts';
@@ -30,8 +31,6 @@ const TAIL_MS = 1_000;
 const OLD_LIMIT_MS = 30_000;
 /** Two runs of the same thing differ by about this much. */
 const NOISE = 0.1;
-/** Short collections, and few: the clients' own pauses are no latency of a proxy. */
-const CLIENT_HEAP = ['--min-semi-space-size=1', '--max-semi-space-size=1', '--initial-old-space-size=512'];
 /** Of a machine with more, what a request needs is not told by looking at each. */
 const MOST_CORES = 8;
 
@@ -179,7 +178,7 @@ type Load = Worker<OpenLoopQuestion, OpenLoopAnswer>;
 function startLoad(side: Side, name: string): Load {
   const { port, http2Port } = side;
   const options: OpenLoopOptions = { host: '127.0.0.1', port, http2Port, name, http2Connections: 8 };
-  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options, CLIENT_HEAP);
+  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options, SMALL_HEAP);
 }
 
 /**
@@ -210,7 +209,6 @@ async function handOver(side: Side, n: number, rate: number, stalls: Stalls): Pr
   const load = startLoad(side, `round${n}`);
   try {
     await stalls.report(); // what was before
-
     await load.ask({ rate });
     await sleep(WARM_UP_MS + STEADY_MS);
     await load.ask({ hold: HELD_MS });
@@ -236,15 +234,17 @@ function roundOf(
 ): Omit<Round, 'rate' | 'takeOverMs'> {
   const { due, latencyMs } = report;
   const stalled = stalledIn(stalls);
-  const between = (start: number, end: number) => [...latencyMs.filter((_, i) => within(due[i], start, end))];
-  const quietly = (start: number, end: number) => {
-    const ours = (at: number | undefined, ms: number): boolean =>
-      at !== undefined && within(at, start, end) && !stalled(at, at + ms);
-    return [...latencyMs.filter((ms, i) => ours(due[i], ms))];
-  };
-  const steady = { all: between(from - STEADY_MS, from), quiet: quietly(from - STEADY_MS, from) };
-  const during = { all: between(from, until), quiet: quietly(from, until) };
-  const failures = report.failures.filter(({ at }) => within(at, from - STEADY_MS, until));
+  const between = (start: number, end: number, counts: (at: number, ms: number) => boolean = () => true) => [
+    ...latencyMs.filter((ms, i) => {
+      const at = due[i];
+      return at !== undefined && within(at, start, end) && counts(at, ms);
+    }),
+  ];
+  const quiet = (at: number, ms: number) => !stalled(at, at + ms);
+  const begin = from - STEADY_MS;
+  const steady = { all: between(begin, from), quiet: between(begin, from, quiet) };
+  const during = { all: between(from, until), quiet: between(from, until, quiet) };
+  const failures = report.failures.filter(({ at }) => within(at, begin, until));
   const seconds = Math.floor((until - from) / 1000);
   return {
     ...p99Of(steady.quiet, during.quiet),
@@ -269,8 +269,8 @@ function p99Of(steady: readonly number[], during: readonly number[]): P99 {
   return { steadyP99: round(steadyP99), duringP99: round(duringP99), ratio: round(duringP99 / steadyP99) };
 }
 
-function within(at: number | undefined, from: number, until: number): boolean {
-  return at !== undefined && at >= from && at < until;
+function within(at: number, from: number, until: number): boolean {
+  return at >= from && at < until;
 }
 
 function sum(values: readonly number[]): number {

@@ -39,7 +39,6 @@ export class Stalls {
         const { pid } = witness.child;
         await run('taskset', ['-pc', String(core), String(pid)], { timeout: TOOL_LIMIT_MS });
         await run('chrt', ['--fifo', '-p', REALTIME, String(pid)], { timeout: TOOL_LIMIT_MS });
-        await witness.ask('report');
       }
       return new Stalls(witnesses);
     } catch (error) {

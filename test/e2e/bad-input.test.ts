@@ -3,13 +3,13 @@ import net from 'node:net';
 import path from 'node:path';
 import { encodeReport, type Report } from '@sluice/contract';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type ConnectCounts, newConnections } from '../harness/connects.ts';
+import { type ConnectLoad, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { type Mesh, meshResources, startMesh } from '../harness/mesh.ts';
 import { until } from '../harness/process.ts';
 
 let mesh: Mesh;
-let load: { readonly counts: ConnectCounts; stop(): Promise<ConnectCounts> };
+let load: ConnectLoad;
 
 beforeAll(async () => {
   mesh = await startMesh({ envoy: await envoyBinary('1.40.0') });

@@ -59,11 +59,11 @@ test('an upgrade of a lone agent under load: nothing is lost, and the old epoch 
 test('a crash of the serving Envoy refuses no connection at 1,000 new ones a second', async () => {
   const agent = await keeper({ envoy: await envoyBinary('1.40.0') });
   const load = newConnections(port, 1_000);
-  await untilAnswered(load.counts, 500);
+  await load.answers(500);
   const { pid } = await agent.serving();
   const killedAt = killAtOnce(pid);
   await agent.line('relaunched');
-  await untilAnswered(load.counts, load.counts.answered + 1_000);
+  await load.answers(1_000);
   const counts = await load.stop();
   expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
   // What was in flight on the killed one is lost, and counted. Nothing that came later is.
@@ -74,7 +74,7 @@ test('a crash of the serving Envoy refuses no connection at 1,000 new ones a sec
 test('a new epoch killed before it serves leaves the old one serving, and the next upgrade works', async () => {
   const agent = await keeper();
   const load = newConnections(port, 1_000);
-  await untilAnswered(load.counts, 200);
+  await load.answers(200);
   const to = await envoyBinary('1.40.0');
   await agent.call('POST', '/v1/upgrade', { to });
   // It has found its parent and serves nothing yet.
@@ -93,13 +93,13 @@ test('a new epoch killed before it serves leaves the old one serving, and the ne
 test('a new epoch killed right after DrainListeners is relaunched on the kept sockets', async () => {
   const agent = await keeper();
   const load = newConnections(port, 1_000);
-  await untilAnswered(load.counts, 200);
+  await load.answers(200);
   await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
   const serves = await agent.line('new epoch serves');
   const young = (await agent.epochs()).find((e) => e.epoch === serves.epoch);
   const killedAt = killAtOnce(young?.pid as number);
   await agent.line('relaunched');
-  await untilAnswered(load.counts, load.counts.answered + 500);
+  await load.answers(500);
   const counts = await load.stop();
   expect(counts.refused, counts.failures.slice(0, 3).join('; ')).toBe(0);
   // Only what was in flight on the killed one; nothing hangs in a socket that nobody accepts on.
@@ -175,11 +175,3 @@ test('what can not be upgraded safely is refused by name before the old epoch is
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
   expect(await agent.epochs()).toMatchObject([{ epoch: 0, state: 'serving' }]);
 });
-
-async function untilAnswered(counts: { readonly answered: number }, n: number): Promise<void> {
-  const deadline = Date.now() + 30_000;
-  while (counts.answered < n) {
-    if (Date.now() > deadline) throw new Error(`${counts.answered} of ${n} answered within 30 s`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}

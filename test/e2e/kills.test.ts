@@ -4,7 +4,6 @@ import { killAtOnce, newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
 import { type Mesh, startMesh } from '../harness/mesh.ts';
-import { until } from '../harness/process.ts';
 
 let mesh: Mesh | undefined;
 afterEach(async () => {
@@ -65,8 +64,7 @@ test('a new version that crashes again and again in its drain gives way to the o
   for (let crash = 0; crash < 3; crash++) {
     const serving = await mesh.agent.serving();
     // What had waited in the backlog is in flight right after a relaunch: it is answered before the next crash.
-    const answered = load.counts.answered;
-    await until('the backlog is answered', () => (load.counts.answered > answered + 300 ? true : undefined));
+    await load.answers(300);
     const killedAt = killAtOnce(serving.pid);
     await mesh.agent.line('relaunched', (l) => l.after === serving.epoch);
     kills.push({ killedAt, back: performance.now() });

@@ -13,6 +13,7 @@ import { type ConnectFailure, ConnectionLog, SLOW_CONNECT_MS } from '../harness/
 import { Http1Client } from '../harness/load/http1.ts';
 import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
+import type { Tally } from '../harness/load/tally.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { type Child, start, until } from '../harness/process.ts';
 
@@ -280,14 +281,16 @@ function get(agent: https.Agent, url: string): Promise<{ body: string; connectio
 
 async function newConnectionsOnce(port: number) {
   const load = newConnections(port, 200);
-  while (load.counts.answered + load.counts.lost + load.counts.refused < 20)
-    await new Promise((r) => setTimeout(r, 20));
+  await load.until('20 connections', ({ answered, lost, refused }) => answered + lost + refused >= 20);
   return load.stop();
 }
 
 /** Until each client has had some more answers. */
-async function busy(clients: readonly { tally: { total: number } }[]): Promise<void> {
-  const before = clients.map(({ tally }) => tally.total);
-  while (clients.some(({ tally }, i) => tally.total < (before[i] ?? 0) + RATE))
-    await new Promise((r) => setTimeout(r, 50));
+async function busy(clients: readonly { tally: Tally }[]): Promise<void> {
+  await Promise.all(
+    clients.map(({ tally }) => {
+      const wanted = tally.total + RATE;
+      return tally.conditions.until(`${wanted} answers`, () => tally.total >= wanted);
+    }),
+  );
 }

@@ -5,6 +5,7 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import path from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { Conditions } from '../harness/conditions.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { Http1Connection } from '../harness/load/http1-connection.ts';
@@ -40,6 +41,7 @@ class Busy {
   readonly ended: Promise<void>;
   readonly socket: net.Socket;
   #stopped = false;
+  readonly #conditions = new Conditions();
 
   /** @param ask false: it was told to leave with the answer; rejects when the answer did not come whole */
   constructor(socket: net.Socket, ask: () => Promise<boolean>) {
@@ -52,10 +54,12 @@ class Busy {
       while (!this.#stopped && !this.told) {
         this.told = !(await ask());
         this.answers++;
+        this.#conditions.changed();
         if (!this.told) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
       }
     } catch (error) {
       this.failures.push(String(error));
+      this.#conditions.changed();
     }
   }
 
@@ -67,10 +71,11 @@ class Busy {
   /** Resolves after so many more answers; rejects when it ended before. */
   async more(answers: number): Promise<void> {
     const wanted = this.answers + answers;
-    while (this.answers < wanted) {
+    await this.#conditions.until(`${wanted} answers`, () => {
+      if (this.answers >= wanted) return true;
       if (this.told || this.failures.length > 0) throw new Error(`told: ${this.told}, ${this.failures.join()}`);
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    }
+      return false;
+    });
   }
 }
 

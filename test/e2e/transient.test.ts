@@ -4,11 +4,13 @@ import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { epochFolders } from '@sluice/agent/epochs/folder';
+import { untilEnded } from '@sluice/agent/native/process-end';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { until } from '../harness/process.ts';
 
 const MAIN = path.join(import.meta.dirname, '../harness/front-main.ts');
 
@@ -108,15 +110,8 @@ function directBootstrap(listen: number): unknown {
 
 /** Until a request is answered: a first epoch has nobody who could say that it serves. */
 async function untilAnswering(): Promise<void> {
-  for (const until = Date.now() + 20_000; Date.now() < until; ) {
-    const answered = await fetch(`http://127.0.0.1:${port}/`).then(
-      (response) => response.ok,
-      () => false,
-    );
-    if (answered) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error('nothing answered within 20 s');
+  const answered = async () => ((await fetch(`http://127.0.0.1:${port}/`)).ok ? true : undefined);
+  await until('a request is answered', answered, { limitMs: 20_000 });
 }
 
 function states(): (string | undefined)[] {
@@ -146,22 +141,11 @@ test.each([
 
     // The helper has ended, and Envoy is no parent of a zombie.
     const helper = second.lines.find((line) => line.helper !== undefined)?.helper as number;
-    await untilGone(helper);
+    expect(await untilEnded(helper, 10_000)).toBe(true);
     const children = readFileSync(`/proc/${second.child.pid}/task/${second.child.pid}/children`, 'latin1');
     expect(children.trim()).toBe('');
   },
 );
-
-async function untilGone(pid: number): Promise<void> {
-  for (;;) {
-    try {
-      process.kill(pid, 0);
-    } catch {
-      return;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
 
 test('a target that fails its checks ends the new process and leaves the old epoch alone', async () => {
   const first = new Front(config);

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import net from 'node:net';
+import { Conditions } from './conditions.ts';
 import { synsSentAgain } from './tcp-info.ts';
 
 const REQUEST = 'GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n';
@@ -18,17 +19,23 @@ export interface ConnectCounts {
   readonly failures: string[];
 }
 
+export interface ConnectLoad {
+  readonly counts: ConnectCounts;
+  /** Looks with each connection that ends. Rejects after 30 s. */
+  until(what: string, holds: (counts: ConnectCounts) => boolean): Promise<void>;
+  /** After so many more. */
+  answers(more: number): Promise<void>;
+  stop(): Promise<ConnectCounts>;
+}
+
 /**
  * New connections at a steady rate, one request on each, never repeated. `stop()` waits for those under way. Paced by the
  * clock and not by answers, so that a stall shows as connections waiting and not as a lower rate.
  */
-export function newConnections(
-  port: number,
-  perSecond: number,
-  host = '127.0.0.1',
-): { readonly counts: ConnectCounts; stop(): Promise<ConnectCounts> } {
+export function newConnections(port: number, perSecond: number, host = '127.0.0.1'): ConnectLoad {
   const counts: ConnectCounts = { answered: 0, refused: 0, lost: 0, lostBegun: [], failures: [] };
   const pending = new Set<Promise<void>>();
+  const conditions = new Conditions();
   const begun = performance.now();
   let sent = 0;
   const timer = setInterval(() => {
@@ -36,12 +43,21 @@ export function newConnections(
     for (; sent < due && pending.size < 5_000; sent++) {
       const one = connectOnce({ port, host }, counts);
       pending.add(one);
-      void one.finally(() => pending.delete(one));
+      void one.finally(() => {
+        pending.delete(one);
+        conditions.changed();
+      });
     }
     sent = Math.max(sent, due);
   }, 5);
+  const untilCounted: ConnectLoad['until'] = (what, holds) => conditions.until(what, () => holds(counts));
   return {
     counts,
+    until: untilCounted,
+    answers(more) {
+      const wanted = counts.answered + more;
+      return untilCounted(`${wanted} answers`, ({ answered }) => answered >= wanted);
+    },
     async stop() {
       clearInterval(timer);
       await Promise.all(pending);

@@ -1,10 +1,12 @@
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { namesOf } from '../broker/names.ts';
 import type { Epoch } from '../epochs/epoch.ts';
-import { createPeerServer, peerSocket, type Step, tellPeer } from '../handoff/peer.ts';
+import { peerSocket, type Step, tellPeer } from '../handoff/peer.ts';
 import { Standing } from '../handoff/standing.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
@@ -46,19 +48,21 @@ const tell = (step: Step, upgradeId: string, slot = '2') =>
   tellPeer(peerSocket(shared, '1'), step, { epoch: 4, from: 3, upgradeId, slot });
 
 /** The agent of the other slot, as far as it can be seen: its socket. */
-async function taker(): Promise<() => Promise<void>> {
-  const handlers = { state: () => ({}) as never, step: async () => {}, load: async () => undefined };
-  const { close } = await createPeerServer(shared, '2', handlers, () => {});
-  return close;
+async function taker(): Promise<Server> {
+  const server = createServer((socket) => socket.on('error', () => {}).end());
+  await once(server.listen(peerSocket(shared, '2')), 'listening');
+  return server;
 }
 
 test('a peer that is killed while it takes over holds nobody: what serves here is its own again', async () => {
-  const close = await taker();
+  const peer = await taker();
   await tell('taking', 'a');
   expect(context.exclusive.busy).toBe(true);
-  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  // The second look comes after the first one has ended.
+  await once(peer, 'connection');
+  await once(peer, 'connection');
   expect(context.standing.facts.taking).toBe('a');
-  await close();
+  peer.close();
   await vi.waitFor(() => expect(context.standing.facts.taking).toBeUndefined(), 5_000);
   // What that one's broker is owed is heard by us: an Envoy whose answer finds nobody ends itself.
   await vi.waitFor(() => expect(readFileSync('/proc/net/unix', 'latin1')).toContain(`@${itsChild}@`), 1_000);
@@ -69,7 +73,8 @@ test('a peer that is killed while it takes over holds nobody: what serves here i
 });
 
 test('the agent of that slot that starts again may take over at once; the end of the try before is not its end', async () => {
-  closing.push(await taker());
+  const peer = await taker();
+  closing.push(async () => void peer.close());
   await tell('taking', 'a');
   await tell('taking', 'b');
   await tell('gave-up', 'a');

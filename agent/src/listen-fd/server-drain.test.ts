@@ -102,7 +102,7 @@ it('rehearses: one in four HTTP/1 connections is told to leave from the first, a
   const { drain, connect } = await start(http.createServer((_, response) => response.end('x')));
   const ask = async (): Promise<boolean> => {
     const one = connect();
-    one.socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n');
+    one.socket.write(GET);
     return (await one.until((text) => text.endsWith('\r\n\r\nx'))).toLowerCase().includes('connection: close');
   };
   drain.rehearse(true);

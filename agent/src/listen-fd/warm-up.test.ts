@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { coresIdle } from './cores.ts';
 import { type WarmUpAddress, warmUp } from './warm-up.ts';
 
@@ -43,6 +43,19 @@ it('ends for all that began together when the last of them is warm, also when on
 
 it('warms up also where the rehearsal of a transfer can not be', async () => {
   await warmUp(server(), join(tmpdir(), 'x'.repeat(120)), ask);
+});
+
+it('steps aside only where it stepped behind: what a process starts meanwhile would inherit it', async () => {
+  Reflect.deleteProperty(globalThis, Symbol.for('sluice.listen-fd.place'));
+  vi.resetModules();
+  const fresh = await import('./warm-up.ts');
+  const how = vi.fn();
+  fresh.stepAside(how);
+  expect(how).not.toHaveBeenCalled();
+  fresh.stepBehind(how);
+  fresh.stepAside(how);
+  expect(how.mock.calls).toEqual([[process.pid], [process.pid]]);
+  fresh.stepForward();
 });
 
 it('looks whether the cores have something left', () => {

@@ -36,9 +36,13 @@ export function stepForward(): void {
   place.forward = true;
 }
 
-/** Serves nobody any more: what is left, its exit too, is nothing that others should wait for. */
-export function stepAside(): void {
-  giveWay(process.pid);
+/**
+ * Serves nobody any more: what is left, its exit too, is nothing that others should wait for. Only for a process that gave
+ * way when it started: what another one starts meanwhile would inherit it, and nobody asked for that.
+ */
+export function stepAside(how: (pid: number) => void = giveWay): void {
+  if (!place.behind) return;
+  how(process.pid);
   setTimeout(() => asOthers(process.pid), COURTESY_MS).unref();
 }
 

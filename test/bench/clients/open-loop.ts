@@ -1,3 +1,4 @@
+import { now } from './clock.ts';
 import type { LeanEvents } from './lean.ts';
 import { LeanHttp1 } from './lean-http1.ts';
 import { LeanHttp2 } from './lean-http2.ts';
@@ -209,9 +210,4 @@ export class OpenLoop {
       },
     };
   }
-}
-
-/** Epoch milliseconds, finer than Date.now(). */
-function now(): number {
-  return performance.timeOrigin + performance.now();
 }

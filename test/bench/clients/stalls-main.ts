@@ -1,4 +1,5 @@
 import type { Span } from '../stalls.ts';
+import { now } from './clock.ts';
 import { answerParent } from './worker.ts';
 
 const WAKE_MS = 1;
@@ -20,10 +21,6 @@ function look(): void {
     last = at;
   }
   setImmediate(look);
-}
-
-function now(): number {
-  return performance.timeOrigin + performance.now();
 }
 
 look();

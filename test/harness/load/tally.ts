@@ -1,3 +1,5 @@
+import { Conditions } from '../conditions.ts';
+
 /** Counts of one client, in slices of SLICE_MS, so that a window chosen later can still be counted. */
 export const SLICE_MS = 100;
 const MAX_FAILURES = 200;
@@ -15,6 +17,8 @@ export interface Counts {
 }
 
 export class Tally {
+  /** Told with each request that ends. */
+  readonly conditions = new Conditions();
   readonly name: string;
   /** Bounded; `failed` in the slices counts all. */
   readonly failures: Failure[] = [];
@@ -42,6 +46,7 @@ export class Tally {
     this.answered.add(id);
     this.total++;
     this.slice(this.now()).total++;
+    this.conditions.changed();
   }
 
   fail(id: string, what: string, at = this.now()): void {
@@ -52,6 +57,7 @@ export class Tally {
     slice.total++;
     slice.failed++;
     this.keep({ id, what, at });
+    this.conditions.changed();
   }
 
   /** An answer that was counted as right turned out wrong: it stays in the total and is failed now. */

@@ -11,8 +11,8 @@ export interface UpstreamHandle {
   stop(): Promise<void>;
 }
 
-/** Short collections of its heap: what it does is no latency of a proxy. */
-const HEAP = ['--min-semi-space-size=1', '--max-semi-space-size=1', '--initial-old-space-size=512'];
+/** For what stands beside a proxy that is measured. Short collections, and few: its own pauses are no latency of the proxy. */
+export const SMALL_HEAP = ['--min-semi-space-size=1', '--max-semi-space-size=1', '--initial-old-space-size=512'];
 
 /** The upstream in a process of its own, so that its work does not delay the clients' clock. */
 export async function spawnUpstream(block: Block): Promise<UpstreamHandle> {
@@ -24,7 +24,7 @@ export async function spawnUpstream(block: Block): Promise<UpstreamHandle> {
     control: await block.port(),
   };
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  const args = ['--conditions=sluice-source', ...HEAP, main, JSON.stringify(ports)];
+  const args = ['--conditions=sluice-source', ...SMALL_HEAP, main, JSON.stringify(ports)];
   const child = await start(process.execPath, args, { name: 'upstream', ready: /upstream ready/ });
   return {
     ports,

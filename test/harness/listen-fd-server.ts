@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
-import type { Server } from 'node:net';
 import { migrate } from '@sluice/agent/listen-fd';
 import { askHttp1, askHttp2 } from './listen-fd-warm-up.ts';
 import { answerBody, ID_HEADER, readAsk } from './upstream/answers.ts';
@@ -48,21 +47,22 @@ h1.keepAliveTimeout = 0;
 
 // Here, because the first write to a pipe shows V8 one more kind of socket.
 say('log', { level: 'info', message: 'begins' });
-const log = (level: string, message: string, fields?: object) => say('log', { level, message, ...fields });
-const start = (server: Server, name: string, addresses: readonly string[]) =>
-  migrate(server, {
-    socket: `${config.dir}/${name}.sock`,
-    addresses,
+const migration = await migrate(
+  [
+    { server: h2, addresses: config.http2, ...(config.warmUp === true && { warmUp: askHttp2 }) },
+    { server: h1, addresses: config.http1, ...(config.warmUp === true && { warmUp: askHttp1 }) },
+  ],
+  {
+    socket: `${config.dir}/node.sock`,
     ...(config.maxDrainMs !== undefined && { maxDrainMs: config.maxDrainMs }),
-    ...(config.warmUp === true && { warmUp: name === 'h2' ? askHttp2 : askHttp1 }),
-    log,
-  });
-const migrations = await Promise.all([start(h2, 'h2', config.http2), start(h1, 'h1', config.http1)]);
-say('serving', { takenOver: migrations.map(({ takenOver }) => takenOver) });
-await Promise.all(migrations.map(({ released }) => released));
-say('released', { connections: migrations.map((m) => m.connections().length) });
-const reports = await Promise.all(migrations.map(({ drained }) => drained));
-if (config.seenIn === undefined) say('drained', { reports, seen });
+    log: (level, message, fields) => say('log', { level, message, ...fields }),
+  },
+);
+say('serving', { takenOver: migration.takenOver });
+await migration.released;
+say('released', { connections: migration.connections().length });
+const report = await migration.drained;
+if (config.seenIn === undefined) say('drained', { report, seen });
 else writeFileSync(`${config.seenIn}/${process.pid}`, seen.join('\n'));
 process.stdout.write('', () => process.exit(0));
 await once(process, 'exit');

@@ -18,31 +18,33 @@ async function ask(address: WarmUpAddress): Promise<void> {
 
 it('sends what the caller asks through a server that does not listen', async () => {
   const one = server();
-  await warmUp(one, doorbell('a'), ask);
+  expect(await warmUp([{ server: one, ask }], doorbell('a'))).toEqual([]);
   expect(one.listening).toBe(false);
   expect(existsSync(doorbell('a'))).toBe(false);
 });
 
-it('ends for all that began together when the last of them is warm, also when one of them fails', async () => {
+it('ends when the last of the servers is warm, and says which were not', async () => {
   const slow = Promise.withResolvers<void>();
-  const over: string[] = [];
-  const first = warmUp(server(), doorbell('a'), ask).then(() => over.push('first'));
-  const second = warmUp(server(), doorbell('b'), async () => {
+  let over = false;
+  const fails = async () => {
     await slow.promise;
     throw new Error('no answer');
-  }).catch((error: Error) => over.push(error.message));
+  };
+  const all = [ask, fails, () => Promise.reject('no error')].map((each) => ({ server: server(), ask: each }));
+  const warm = warmUp(all, doorbell('a')).finally(() => {
+    over = true;
+  });
   const probe = server().listen(0);
   await once(probe, 'listening');
   await ask2(probe);
-  expect(over).toEqual([]);
+  expect(over).toBe(false);
   slow.resolve();
-  await Promise.all([first, second]);
-  expect(over.sort()).toEqual(['first', 'no answer']);
+  expect((await warm).map(({ message }) => message)).toEqual(['no answer', 'no error']);
   probe.close();
 });
 
 it('warms up also where the rehearsal of a transfer can not be', async () => {
-  await warmUp(server(), join(tmpdir(), 'x'.repeat(120)), ask);
+  expect(await warmUp([{ server: server(), ask }], join(tmpdir(), 'x'.repeat(120)))).toEqual([]);
 });
 
 it('steps aside only where it stepped behind: what a process starts meanwhile would inherit it', async () => {

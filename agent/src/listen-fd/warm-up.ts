@@ -20,8 +20,6 @@ const holder = globalThis as { [PLACE]?: Place };
 holder[PLACE] ??= {};
 const place = holder[PLACE];
 
-const warming = new Set<Promise<void>>();
-
 /** Until the process takes sockets over, but not for longer than COURTESY_MS, the others go first. */
 export function stepBehind(how: (pid: number) => void = giveWay): void {
   if (place.behind || place.forward) return;
@@ -52,33 +50,31 @@ export interface WarmUpAddress {
   readonly port: number;
 }
 
+export interface Cold {
+  readonly server: Server;
+  /** Is given a port of the loopback interface that is open until it ends. */
+  readonly ask: (address: WarmUpAddress) => Promise<void>;
+}
+
 /**
- * Sends requests of the caller's own through `server` before it serves: code that has not run yet is several times as
+ * Sends requests of the caller's own through servers before they serve: code that has not run yet is several times as
  * slow, and all the load comes at once when a process takes over. Over TCP, as later: what V8 compiled for another kind of
- * socket it would compile again. `ask` is given a port of the loopback interface that is open meanwhile. Servers that are
- * warmed up at the same time are ready at the same time: one that served beside another which still warms up would be slow.
- * Rejects as `ask` does, and after 30 s. `doorbell`: path of a Unix socket that is this process's alone.
+ * socket it would compile again. Resolves when all are warm, with what `ask` threw, or that it took 30 s. `doorbell`: path of
+ * a Unix socket that is this process's alone.
  */
-export async function warmUp(
-  server: Server,
-  doorbell: string,
-  ask: (address: WarmUpAddress) => Promise<void>,
-): Promise<void> {
+export async function warmUp(servers: readonly Cold[], doorbell: string): Promise<Error[]> {
   stepBehind();
-  const asked = warmed(server, ask);
-  const mine = rehearse(doorbell, asked.catch(noop)).then(() => asked);
-  const over: Promise<void> = mine.then(noop, noop).finally(() => warming.delete(over));
-  warming.add(over);
-  // Also for those that begin meanwhile.
-  while (warming.size > 0) await Promise.all(warming);
-  await mine;
+  const asked = Promise.allSettled(servers.map(({ server, ask }) => warmed(server, ask)));
+  await rehearse(doorbell, asked);
+  const failed = (await asked).filter((one) => one.status === 'rejected');
+  return failed.map(({ reason }) => (reason instanceof Error ? reason : new Error(String(reason))));
 }
 
 /**
  * What a successor does to this process, between the requests: one more kind of socket seen later would have V8 throw away
  * what it has compiled for the serving of requests, in the moment in which the load moves. Until told to end.
  */
-async function rehearse(doorbell: string, end: Promise<void>): Promise<void> {
+async function rehearse(doorbell: string, end: Promise<unknown>): Promise<void> {
   let over = false;
   void end.then(() => {
     over = true;

@@ -49,6 +49,19 @@ describe('what a connection may hold', () => {
     expect(untilOf({ maxDrainMs: 0, atDeadline: 'reset' })).toBeUndefined();
   });
 
+  it.each(['http1', 'http2', 'http3', 'unknown'] as const)(
+    'of an Envoy that nobody has looked at a silent %s is waited for, however long, and policy still gives it up',
+    (protocol) => {
+      const one: Connection = { ...connection, protocol, inFlight: 0, lastActivityAt: NOW - 10 };
+      const late = { ...input, now: NOW + 10 * 86_400_000, unknownInFlight: 0, envoy: '1.41.0' };
+      expect(judge(one, late, true)).toMatchObject({ protected: true, reason: 'no-lever', holds: false });
+      expect(judge({ ...one, toldAt: NOW }, { ...late, paced: true }, true).reason).toBe('no-lever');
+      expect(judge({ ...one, inFlight: 1 }, late, true).reason).not.toBe('no-lever');
+      const policy = { ...DEFAULT_POLICY, maxDrainMs: 60_000, atDeadline: 'reset' } as const;
+      expect(judge(one, { ...late, policy }, true)).toMatchObject({ protected: false, released: 'deadline' });
+    },
+  );
+
   it('nobody waits for a turn that does not come', () => {
     const policy = { ...DEFAULT_POLICY, http2: { goaway: false } };
     for (const protocol of ['http1', 'http2'] as const) {

@@ -1,4 +1,5 @@
 import type { Connection } from './connections.ts';
+import { type LeverName, leverOf } from './levers.ts';
 import type { DrainOrder } from './order.ts';
 import type { DrainPolicy } from './policy.ts';
 import { type Treatment, treatmentOf } from './treatment.ts';
@@ -15,6 +16,8 @@ export const FRESH_MS = 2_000;
 export interface JudgeInput {
   readonly now: number;
   readonly policy: DrainPolicy;
+  /** Version of the Envoy that holds it: the levers table says what makes it leave. undefined: it is no Envoy. */
+  readonly envoy?: string | undefined;
   /** The order in force, if any has been applied; its action `stop` makes every grace endless. */
   readonly order?: DrainOrder | undefined;
   readonly drainStartedAt: number;
@@ -130,7 +133,12 @@ function releasedBy(treatment: Treatment, input: JudgeInput, listed: boolean): R
 
 function toldReason(connection: Connection, treatment: Treatment, input: JudgeInput): HoldReason {
   if (!treatment.nudge) return 'not-told';
+  if (leverOn(connection, input) === 'wait') return 'no-lever';
   return input.paced && connection.toldAt === undefined ? 'waits-its-turn' : 'told-to-leave';
+}
+
+function leverOn(connection: Connection, { envoy }: JudgeInput): LeverName | undefined {
+  return envoy === undefined ? undefined : leverOf(envoy, connection).lever;
 }
 
 /**
@@ -145,6 +153,7 @@ function holdsNothing(connection: Connection, input: JudgeInput): boolean {
 /** End of a silent HTTP/1 connection's grace, which runs from when it was told; undefined: none runs. */
 function graceEnd(connection: Connection, treatment: Treatment, input: JudgeInput): number | undefined {
   if (!treatment.nudge || input.orderAppliedAt === undefined || input.order?.action === 'stop') return undefined;
+  if ((leverOn(connection, input) ?? 'idle-close') !== 'idle-close') return undefined;
   if (input.paced && connection.toldAt === undefined) return undefined;
   const toldAt = Math.max(connection.toldAt ?? 0, connection.openedAt + FRESH_MS);
   const since = Math.max(input.orderAppliedAt, toldAt, connection.lastActivityAt ?? 0);

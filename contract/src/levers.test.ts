@@ -2,7 +2,17 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { PROTOCOLS } from './connections.ts';
-import { CHOSEN_LEVERS, LEVER_STATES, LEVERS, leverFor, NEWEST_ENVOY, OLDEST_ENVOY, WEAKEST } from './levers.ts';
+import {
+  CHOSEN_LEVERS,
+  canChoose,
+  LEVER_STATES,
+  LEVERS,
+  leverFor,
+  NEWEST_ENVOY,
+  OLDEST_ENVOY,
+  tellsAnybody,
+  WEAKEST,
+} from './levers.ts';
 import { leversDoc } from './levers-doc.ts';
 
 const STATES = LEVER_STATES;
@@ -40,6 +50,14 @@ describe('the levers table', () => {
 
   it.each(['1.35.9', '1.41.0', '2.0.0', 'unknown', '', '1.4'])('claims nothing for Envoy %j', (version) => {
     expect(leverFor(version, 'http2', 'idle')).toBe(WEAKEST);
+    expect(tellsAnybody(version)).toBe(false);
+    for (const lever of ['mark', 'cut'] as const) expect(canChoose(version, lever)).toBe(false);
+  });
+
+  it('lets single ones be chosen where the table says so', () => {
+    expect(['1.36.4', '1.37.9', '1.40.1'].map((version) => canChoose(version, 'mark'))).toEqual([false, true, true]);
+    expect(['1.36.4', '1.40.1'].map((version) => canChoose(version, 'cut'))).toEqual([true, true]);
+    expect(['1.36.4', '1.40.1'].map(tellsAnybody)).toEqual([true, true]);
   });
 
   it('takes development builds by their version', () => {

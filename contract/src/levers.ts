@@ -1,4 +1,4 @@
-import type { Protocol } from './connections.ts';
+import type { Connection, Protocol } from './connections.ts';
 
 /**
  * What makes a connection of a draining epoch leave, by Envoy version, protocol and state: data, with the evidence for
@@ -233,20 +233,49 @@ export const WEAKEST: Lever = {
   evidence: { kind: 'assumed', on: [], note: `versions 1.${OLDEST_ENVOY} to 1.${NEWEST_ENVOY} were looked at` },
 };
 
-/** The lever for a connection on an Envoy of this version (`1.38.3`); the weakest for a version not looked at. */
-export function leverFor(version: string, protocol: Protocol, state: LeverState): Lever {
+/** By version, as Envoys are few and connections many. */
+const rowsOf = new Map<string, readonly LeverRow[]>();
+
+/** The rows of an Envoy of this version (`1.38.3`, also `1.38.9`); none for a minor version not looked at. */
+function rowsFor(version: string): readonly LeverRow[] {
+  const known = rowsOf.get(version);
+  if (known !== undefined) return known;
   const minor = minorOf(version);
-  const row = LEVERS.find(
-    (one) =>
-      minor !== undefined &&
-      one.from <= minor &&
-      minor <= one.to &&
-      one.protocols.includes(protocol) &&
-      one.states.includes(state),
-  );
-  if (row === undefined) return WEAKEST;
-  const { lever, effect, expect, racy, evidence } = row;
-  return { lever, effect, expect, racy, evidence };
+  const rows = minor === undefined ? [] : LEVERS.filter((one) => one.from <= minor && minor <= one.to);
+  rowsOf.set(version, rows);
+  return rows;
+}
+
+/** The lever for a connection on an Envoy of this version; the weakest for a version not looked at. */
+export function leverFor(version: string, protocol: Protocol, state: LeverState): Lever {
+  return rowsFor(version).find((one) => one.protocols.includes(protocol) && one.states.includes(state)) ?? WEAKEST;
+}
+
+/** The same for one that is open. */
+export function leverOf(version: string, connection: Connection): Lever {
+  return leverFor(version, connection.protocol, stateOf(connection));
+}
+
+/** Some connection of this Envoy can be made to leave before it ends by itself. */
+export function tellsAnybody(version: string): boolean {
+  return rowsFor(version).some(({ lever }) => lever !== 'wait');
+}
+
+/** Whether policy can choose this lever for single connections of an Envoy of this version. */
+export function canChoose(version: string, lever: LeverName): boolean {
+  const minor = minorOf(version) ?? Number.NaN;
+  return CHOSEN_LEVERS.some((one) => one.lever === lever && one.from <= minor && minor <= one.to);
+}
+
+/** For a person, where the weakest lever holds. */
+export function whyWeakest(version: string): string {
+  return `nobody has looked at Envoy ${version} (1.${OLDEST_ENVOY} to 1.${NEWEST_ENVOY} were looked at)`;
+}
+
+/** As far as anybody sees it: one that was never used is silent like any other. */
+function stateOf({ answering, inFlight = 0 }: Connection): LeverState {
+  if (answering === true) return 'answering';
+  return inFlight > 0 ? 'active' : 'idle';
 }
 
 function minorOf(version: string): number | undefined {

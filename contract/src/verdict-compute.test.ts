@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Connection, Protocol } from './connections.ts';
+import { leverOf } from './levers.ts';
 import { DEFAULT_POLICY } from './policy.ts';
 import { MAX_HELD, type Witness } from './verdict.ts';
 import { closableIdle, computeVerdict, nextChangeAt, type VerdictInput } from './verdict-compute.ts';
@@ -305,6 +306,33 @@ describe('properties of the verdict', () => {
         if (before.safe) expect(computeVerdict(withSocket).safe).toBe(false);
       }),
       { numRuns: 2_000 },
+    );
+  });
+
+  it('of an Envoy that nobody has looked at closes nothing, and gives up only what policy does', () => {
+    fc.assert(
+      fc.property(anyInput, (given) => {
+        const unknown = { ...given, envoy: '1.41.0' };
+        expect(closableIdle(unknown)).toEqual([]);
+        for (const { protected: waits, released } of computeVerdict(unknown).held) {
+          expect(waits || released !== undefined).toBe(true);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('goes by the levers table: of an Envoy in it nothing else follows than the table says', () => {
+    fc.assert(
+      fc.property(anyInput, fc.constantFrom('1.36.4', '1.38.9', '1.40.0'), (given, envoy) => {
+        const known = { ...given, envoy };
+        expect(computeVerdict(known).held.some(({ reason }) => reason === 'no-lever')).toBe(false);
+        for (const id of closableIdle(known)) {
+          const one = given.connections.find((each) => each.id === id) as Connection;
+          expect(leverOf(envoy, one).lever).toBe('idle-close');
+        }
+      }),
+      { numRuns: 500 },
     );
   });
 

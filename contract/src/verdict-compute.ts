@@ -33,6 +33,7 @@ const REASONS: readonly HoldReason[] = [
   'unseen',
   'waits-its-turn',
   'not-told',
+  'no-lever',
   'told-to-leave',
   'silent-idle-grace',
 ];

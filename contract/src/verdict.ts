@@ -11,6 +11,8 @@ export type HoldReason =
   | 'told-to-leave'
   | 'waits-its-turn'
   | 'not-told'
+  /** Nothing is known of what makes a connection of this Envoy leave (levers.ts). */
+  | 'no-lever'
   | 'unseen';
 
 /** Why one that would be waited for is not. */
@@ -59,6 +61,8 @@ export interface PacingProgress {
   readonly left: number;
   /** The rate in force; 0 = all at once. */
   readonly perSecond: number;
+  /** Why nobody is told. */
+  readonly none?: string;
   /** Why the rate is below what policy allows. */
   readonly strain?: string;
   /** Connections older than this have been told to leave, milliseconds; absent where they are chosen one by one. */

@@ -1,4 +1,4 @@
-import type { Connection } from '@sluice/contract';
+import { type Connection, canChoose } from '@sluice/contract';
 import { withAnswering } from '../witnesses/answering.ts';
 import { shutdownSocket } from '../witnesses/close.ts';
 import { type KernelView, KernelWitness } from '../witnesses/kernel.ts';
@@ -10,13 +10,14 @@ import { isAlive } from './proc.ts';
 
 /** The witnesses of one old epoch, each with its word or why it can not be heard. */
 export function drainSources(epoch: Epoch, now: () => number): DrainSources {
-  const { pid, wasm } = epoch.meta;
+  const { pid, wasm, version } = epoch.meta;
   const readKernel = kernelReader(epoch);
   /** One look counts and lists by the same reading, so that the two never differ. */
   let view: KernelView | undefined;
   const { table } = epoch;
   const unknown = new UnknownRequests();
   return {
+    envoy: version,
     kernel: async () => {
       const at = now();
       view = undefined;
@@ -64,10 +65,13 @@ export function drainSources(epoch: Epoch, now: () => number): DrainSources {
       else for (const id of ids) shutdownSocket(pid, Number(id));
     },
     mark: (ids) => table.mark(ids),
-    cut: (ids) => {
-      if (wasm) table.cut(ids);
-      else for (const id of ids) shutdownSocket(pid, Number(id));
-    },
+    // Without it all that is to be cut ends with the process.
+    ...(canChoose(version, 'cut') && {
+      cut: (ids) => {
+        if (wasm) table.cut(ids);
+        else for (const id of ids) shutdownSocket(pid, Number(id));
+      },
+    }),
     cost: (at) => costOf(pid, at),
   };
 }

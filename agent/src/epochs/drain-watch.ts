@@ -15,6 +15,8 @@ import type { Deeds, Ledger } from './ledger.ts';
 
 /** What a drain is judged by. Every call answers within a bound of its own. */
 export interface DrainSources {
+  /** Version of the Envoy, which the levers table is asked for; absent of another proxy, which tells its connections itself. */
+  readonly envoy?: string;
   readonly kernel: () => Promise<Witness>;
   /** `requestsActive` is the sum over all HCMs, when the admin connection can be heard. */
   readonly admin: () => Promise<{ readonly witness: Witness; readonly requestsActive?: number }>;
@@ -83,7 +85,7 @@ export class DrainWatch {
   awaitsPacer: DrainOrder | undefined;
   /** The lingering epochs hold more than policy's budget, and this is the one to give up. */
   overBudget = false;
-  readonly deeds: { idleClosed: Set<string>; cut: Map<string, HeldConnection> } & Deeds = {
+  readonly deeds: Deeds & { idleClosed: Set<string>; cut: Map<string, HeldConnection>; envoy?: string | undefined } = {
     idleClosed: new Set(),
     cut: new Map(),
     told: (connection) => this.pacer?.last(connection) ?? connection,
@@ -107,6 +109,7 @@ export class DrainWatch {
 
   constructor(options: DrainWatchOptions) {
     this.#options = options;
+    this.deeds.envoy = options.sources.envoy;
     this.#now = options.now ?? Date.now;
     this.poke();
   }
@@ -215,6 +218,7 @@ export class DrainWatch {
     const input: VerdictInput = {
       now: this.#now(),
       policy: this.policy,
+      envoy: sources.envoy,
       drainStartedAt: this.#options.startedAt,
       connections: pacer === undefined ? listed : listed.map((one) => pacer.annotate(one)),
       paced: pacer?.paced ?? this.awaitsPacer !== undefined,

@@ -50,6 +50,19 @@ it('of two drains at once neither forgets what the other one saw', () => {
   expect(make().look([held('1')], 0, 1_000).estimate.observed).toBe(6);
 });
 
+it('one of an Envoy that nobody has looked at leaves when it likes: no end after a turn is promised', () => {
+  const http2 = { connection: { ...session('1'), protocol: 'http2' }, reason: 'no-lever' } as const;
+  const made = (envoy: string) => {
+    const forecast = new Forecast(join(folder, 'none.json'), () => DEFAULT_POLICY, envoy);
+    const told = { ...http2.connection, toldAt: 9_900 };
+    forecast.ended(ended(8).map((one) => ({ ...one, connection: told })));
+    return forecast.look([held('1', { ...http2, connection: { ...told, openedAt: 9_000 } })], 0, 10_000).estimate;
+  };
+  const [known, unknown] = [made('1.40.0'), made('1.41.0')];
+  expect(known.endsAt).toBeLessThan(11_000);
+  expect(unknown.endsAt).toBeGreaterThan(11_000);
+});
+
 it('one whose protection ends is not expected to last longer', () => {
   const forecast = new Forecast(join(folder, 'none.json'), () => DEFAULT_POLICY);
   const { estimate } = forecast.look([held('1', { until: 3_600_500 })], 0, 3_600_000);

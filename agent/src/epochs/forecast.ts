@@ -20,12 +20,14 @@ import { lifeOf } from './ledger.ts';
 export class Forecast {
   readonly #file: string;
   readonly #policy: () => DrainPolicy;
+  readonly #envoy: string | undefined;
   /** What this drain saw, and that with what those before saw. */
   #own = NO_LIFETIMES;
   #lifetimes: Lifetimes;
 
-  /** `file`: what earlier drains saw; written by `save`. */
-  constructor(file: string, policy: () => DrainPolicy) {
+  /** `file`: what earlier drains saw; written by `save`. `envoy`: version of the Envoy that drains. */
+  constructor(file: string, policy: () => DrainPolicy, envoy?: string) {
+    this.#envoy = envoy;
     this.#file = file;
     this.#policy = policy;
     this.#lifetimes = fade(read(file));
@@ -35,7 +37,7 @@ export class Forecast {
     for (const { connection, at, how } of items) {
       // Those that we ended say nothing of how long they would have lasted.
       if (how !== 'left') continue;
-      const { kind, forMs, waits } = lifeOf(connection, this.#policy(), at);
+      const { kind, forMs, waits } = lifeOf(connection, this.#policy(), at, this.#envoy);
       if (waits) continue;
       this.#own = observeEnd(this.#own, kind, forMs);
       this.#lifetimes = observeEnd(this.#lifetimes, kind, forMs);
@@ -64,7 +66,7 @@ export class Forecast {
   }
 
   #open(connection: Connection, until: number | undefined, untilTurnMs: number, now: number): Open {
-    const { kind, forMs, waits } = lifeOf(connection, this.#policy(), now);
+    const { kind, forMs, waits } = lifeOf(connection, this.#policy(), now, this.#envoy);
     return {
       kind,
       forMs,

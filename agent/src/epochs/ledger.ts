@@ -7,12 +7,14 @@ import type {
   HoldReason,
   LeverName,
 } from '@sluice/contract';
-import { MAX_ENDED, treatmentOf } from '@sluice/contract';
+import { leverOf, MAX_ENDED, treatmentOf } from '@sluice/contract';
 
 /** What this agent did to connections of the epoch, by id. */
 export interface Deeds {
   readonly idleClosed: ReadonlySet<string>;
   readonly cut: ReadonlyMap<string, HeldConnection>;
+  /** Version of the Envoy that drains; absent of another proxy. */
+  readonly envoy?: string | undefined;
   /** A connection that has gone, as it was told to leave; the last look at it may have been before that. */
   readonly told?: (connection: Connection) => Connection;
 }
@@ -122,19 +124,26 @@ function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
     connection,
     at,
     how,
-    lever: leverOf(connection, reason, how),
+    lever: leftBy(connection, reason, how, deeds.envoy),
     reason,
     rule,
     ...(released !== undefined && { released }),
   };
 }
 
-function leverOf(connection: Connection, reason: HoldReason, how: EndedHow): LeverName {
+const UNTOLD: ReadonlySet<HoldReason> = new Set<HoldReason>(['not-told', 'no-lever', 'waits-its-turn']);
+
+function leftBy(connection: Connection, reason: HoldReason, how: EndedHow, envoy: string | undefined): LeverName {
   if (how === 'cut') return 'cut';
   if (how === 'closed-idle') return 'idle-close';
   if (connection.marked) return 'mark';
-  if (connection.protocol === 'upgrade' || connection.protocol === 'tcp') return 'wait';
-  return reason === 'not-told' || reason === 'waits-its-turn' ? 'wait' : 'age-pressure';
+  if (connection.protocol === 'upgrade' || connection.protocol === 'tcp' || hasNone(envoy, connection)) return 'wait';
+  return UNTOLD.has(reason) ? 'wait' : 'age-pressure';
+}
+
+/** By the levers table nothing makes it leave. */
+function hasNone(envoy: string | undefined, connection: Connection): boolean {
+  return envoy !== undefined && leverOf(envoy, connection).lever === 'wait';
 }
 
 /** The class whose life times speak for a connection, and how long it has lasted by that class's clock. */
@@ -142,9 +151,14 @@ export function lifeOf(
   connection: Connection,
   policy: DrainPolicy,
   now: number,
+  envoy?: string,
 ): { kind: string; forMs: number; waits: boolean } {
   const { protocol, listener, toldAt, openedAt } = connection;
-  const session = protocol === 'upgrade' || protocol === 'tcp' || !treatmentOf(policy, connection).nudge;
+  const session =
+    hasNone(envoy, connection) ||
+    protocol === 'upgrade' ||
+    protocol === 'tcp' ||
+    !treatmentOf(policy, connection).nudge;
   // Sessions end when they end; the others soon after they were told, whatever their age.
   if (session) return { kind: `${protocol} of ${listener}`, forMs: Math.max(0, now - openedAt), waits: false };
   return {

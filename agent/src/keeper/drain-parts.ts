@@ -47,7 +47,8 @@ export function noteDrain(old: AnyEpoch, upgradeId: string, policy: DrainPolicy,
 /** Watches `old` from here on, with its record and its forecast. */
 export function openDrain({ registry, now, log }: FrontContext, old: AnyEpoch, options: DrainOptions): OpenDrain {
   const { policy, onVerdict, onEnded, begun } = options;
-  const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy);
+  const sources = old.sources(now);
+  const forecast = new Forecast(join(registry.root, 'lifetimes.json'), () => watch.policy, sources.envoy);
   const ledger: Ledger = new Ledger((items) => {
     forecast.ended(items);
     onEnded(items, ledger.dropped);
@@ -56,7 +57,7 @@ export function openDrain({ registry, now, log }: FrontContext, old: AnyEpoch, o
     epoch: old.number,
     startedAt: old.meta.drainingSince ?? now(),
     policy,
-    sources: old.sources(now),
+    sources,
     onVerdict,
     ledger,
     forecast,

@@ -1,4 +1,4 @@
-import { completePolicy, type DrainOrder, type DrainPolicy, type Verdict } from '@sluice/contract';
+import { completePolicy, type DrainOrder, type DrainPolicy, tellsAnybody, type Verdict } from '@sluice/contract';
 import { wasmPath } from '@sluice/wasm-filter';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
@@ -115,8 +115,9 @@ export class Drains {
     startPacing(this.#context, old, order, begun)
       .catch((error: unknown) => {
         // Nobody may stay untold because a look failed: all at once, as without pacing.
-        this.#context.log('error', 'pacing failed: all are told at once', { epoch: old.number, error: String(error) });
-        writePressure(old.folder.pressure, pressureForAll());
+        const then = tellsAnybody(old.meta.version) ? 'all are told at once' : 'nobody is told';
+        this.#context.log('error', `pacing failed: ${then}`, { epoch: old.number, error: String(error) });
+        if (tellsAnybody(old.meta.version)) writePressure(old.folder.pressure, pressureForAll());
       })
       .finally(() => {
         // A newer order with another policy waits for its own.

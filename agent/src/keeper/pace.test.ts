@@ -50,7 +50,7 @@ function epoch(order: DrainOrder, listed: boolean[]) {
   const old = {
     number: 1,
     ending: false,
-    meta: { wasm: true, leave: true, oldConnections: 1, startedAt: 0 },
+    meta: { version: '1.40.0', wasm: true, leave: true, oldConnections: 1, startedAt: 0 },
     table: { connections: () => [connection, probe], marks: true, mark: (ids: string[]) => marked.push(...ids) },
     admin: { get: async () => Promise.reject(new Error('no admin')) },
     folder: { pressure: join(folder, 'pressure') },
@@ -70,6 +70,22 @@ it('policy leaves some alone: a list that is late is waited for, and then the ot
   await startPacing(context, old, alone, false);
   watch.pacer?.stop();
   expect(marked).toEqual(['7']);
+});
+
+it.each([
+  ['by age', orderOf({})],
+  ['all at once', orderOf({ pacing: { ...DEFAULT_POLICY.pacing, perSecond: 0 } })],
+  ['but some', alone],
+  ['the idlest first', orderOf({ pacing: { ...DEFAULT_POLICY.pacing, order: 'idlest' } })],
+])('policy tells %s: of an Envoy that nobody has looked at nobody is told, and it is said why', async (_, order) => {
+  const { old, watch, context, marked, pressure } = epoch(order, [true]);
+  (old.meta as { version: string }).version = '1.41.0';
+  await startPacing(context, old, order, false);
+  expect(pressure()).toBe(0);
+  expect(marked).toEqual([]);
+  expect(watch.pacer?.progress()).toMatchObject({ told: 0, left: 0, none: expect.stringContaining('Envoy 1.41.0') });
+  watch.pacer?.stop();
+  expect(pressure()).toBe(0);
 });
 
 it('a second order with another policy: the pacer of the first one stops at once, and its told ones stay told', async () => {

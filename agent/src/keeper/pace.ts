@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { type DrainOrder, leavesSomeAlone, needsMarks } from '@sluice/contract';
+import { canChoose, type DrainOrder, leavesSomeAlone, needsMarks, tellsAnybody } from '@sluice/contract';
 import type { Epoch } from '../epochs/epoch.ts';
 import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
 import { Pacer } from '../pacing/pacer.ts';
@@ -35,11 +35,14 @@ export async function startPacing(
   // An order before this one tells nobody more while this one is prepared.
   watch.pacer?.stop();
   const perSecond = rateOf(watch.order ?? order);
+  const { version } = old.meta;
+  const tells = tellsAnybody(version);
+  const marks = old.meta.leave === true && canChoose(version, 'mark');
   const chooses = needsMarks(order.policy);
   const open = old.meta.oldConnections;
   // All their turns come within the first tick: no need to know them one by one.
   const few = !chooses && perSecond > 0 && open !== undefined && open <= perSecond / 10;
-  const paced = chooses || (perSecond > 0 && !few);
+  const paced = tells && (chooses || (perSecond > 0 && !few));
   const { wasm } = old.meta;
   let durations: Awaited<ReturnType<typeof readDurations>> = {};
   let usual: Usual = {};
@@ -53,7 +56,7 @@ export async function startPacing(
     complete = (await listed) ?? false;
     const wanted = () => !signal.aborted && watch.awaitsPacer === order && !old.ending;
     // Whom policy leaves alone is known from the list only: without it nobody could be told, and the drain had no end.
-    const needsList = wasm && chooses && leavesSomeAlone(order.policy) && old.meta.leave === true;
+    const needsList = wasm && chooses && leavesSomeAlone(order.policy) && marks;
     if (needsList && !complete && wanted()) {
       log('warn', 'nobody is told to leave before the filter has listed every connection', { epoch: old.number });
       while (!complete && wanted()) complete = await watch.untilListed(LISTED_MS);
@@ -67,9 +70,10 @@ export async function startPacing(
     perSecond: few ? 0 : rateOf(watch.order ?? order),
     floorAgeMs: order.cutoffAgeMs,
     can: {
+      envoy: version,
       ages: complete,
       cutoff: durations.durationMs !== undefined,
-      marks: complete && old.table.marks && old.meta.leave === true,
+      marks: complete && old.table.marks && marks,
     },
     durationMs: durations.durationMs ?? PRESET_DURATION_MS,
     usual,

@@ -6,6 +6,7 @@ import type { Epoch } from '../epochs/epoch.ts';
 import type { EpochPlan } from '../epochs/handover.ts';
 import { ENVOY_METHODS, type HandoverMethod, methodNamed } from '../methods/index.ts';
 import { methodFor, type PreflightInput, preflight, type Serving } from '../preflight/index.ts';
+import { checkLevers } from '../preflight/levers.ts';
 import { checkPolicy } from '../preflight/policy.ts';
 import { failed } from '../preflight/result.ts';
 import { quicListenAddresses } from '../witnesses/listener-kinds.ts';
@@ -47,7 +48,8 @@ export class Upgrades {
     const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version));
     if (serving === undefined) return result;
     const kept = checkPolicy(completePolicy(policy), serving);
-    return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, kept] };
+    const levers = checkLevers(serving.version, result.to);
+    return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, levers, kept] };
   }
 
   async #checkTarget(target: UpgradeTarget, from: string | undefined): Promise<Checked> {

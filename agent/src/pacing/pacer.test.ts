@@ -33,7 +33,7 @@ function pacer({ connections = [], open = () => connections.length, load, ...mor
     policy: DEFAULT_POLICY,
     perSecond: 10,
     floorAgeMs: 0,
-    can: { ages: true, cutoff: true, marks: true },
+    can: { envoy: '1.40.0', ages: true, cutoff: true, marks: true },
     durationMs: PRESET_DURATION_MS,
     bornAt: START - 100_000,
     log: () => {},
@@ -129,7 +129,7 @@ it('a sweep keeps to the rate although those that were told leave', async () => 
   // 100 connections at 10 a second; each leaves as it is told.
   const began = Date.now();
   const open = () => Math.max(1, 100 - Math.floor((Date.now() - began) / 100));
-  const { made, cutoff } = pacer({ can: { ages: false, cutoff: true, marks: false }, open });
+  const { made, cutoff } = pacer({ can: { envoy: '1.40.0', ages: false, cutoff: true, marks: false }, open });
   made.start();
   await vi.advanceTimersByTimeAsync(5_000);
   expect(made.paced).toBe(true);

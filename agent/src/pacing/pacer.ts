@@ -160,10 +160,15 @@ export class Pacer {
     const age = now() - this.#toldBefore;
     return {
       ...this.#counts(hands),
+      ...(this.mode === 'none' && { none: this.why ?? 'as policy says' }),
       perSecond: this.mode === 'all' ? 0 : Math.round(this.#rate.perSecond * 10) / 10,
       ...(this.#rate.strain !== undefined && { strain: this.#rate.strain }),
       ...(Number.isFinite(age) && this.paced && { cutoffAgeMs: age }),
     };
+  }
+
+  #hears(connection: Connection): boolean {
+    return canBeTold(this.#options.can.envoy, connection);
   }
 
   #counts(hands: PacerHands): { readonly told: number; readonly left: number } {
@@ -173,7 +178,7 @@ export class Pacer {
       return { told, left: Math.min(hands.open(), this.#sweepOpen - told) };
     }
     const waits = (one: Connection) =>
-      !this.told.has(one.id) && canBeTold(one) && treatmentOf(this.#options.policy, one).nudge;
+      !this.told.has(one.id) && this.#hears(one) && treatmentOf(this.#options.policy, one).nudge;
     return { told: this.told.size, left: hands.connections().filter(waits).length };
   }
 
@@ -219,14 +224,19 @@ export class Pacer {
   }
 
   #byAge(at: number): void {
-    const { hands, durationMs, floorAgeMs, now } = this.#options;
+    const { hands, durationMs, floorAgeMs, now, can } = this.#options;
     const open = hands.connections();
     // By an earlier agent, or listed late: the cut-off told them all the same.
-    const before = open.filter((one) => one.openedAt <= this.#toldBefore && canBeTold(one));
+    const before = open.filter((one) => one.openedAt <= this.#toldBefore && this.#hears(one));
     this.#tell(idsOf(before), at);
     this.#credit -= this.#leftEarly(open);
     const old = open.filter((one) => at - one.openedAt >= floorAgeMs);
-    const next = ageStep(old, { toldBefore: this.#toldBefore, credit: this.#credit }, durationMs * FLOAT_STEP);
+    const next = ageStep(
+      old,
+      { toldBefore: this.#toldBefore, credit: this.#credit },
+      durationMs * FLOAT_STEP,
+      can.envoy,
+    );
     this.#credit = next.credit;
     this.#tell(next.told, at);
     if (next.done && floorAgeMs === 0) {
@@ -304,7 +314,7 @@ export class Pacer {
   #byMark(at: number): void {
     const { hands, policy, perSecond, can } = this.#options;
     const known = hands.connections();
-    const next = markStep(known, policy, this.#credit, perSecond === 0);
+    const next = markStep(known, policy, this.#credit, perSecond === 0, can.envoy);
     this.#credit = next.credit;
     if (next.told.length > 0) hands.mark(next.told);
     for (const id of next.told) this.#marked.add(id);
@@ -328,7 +338,7 @@ export class Pacer {
     this.#closed();
     const { hands, durationMs, can } = this.#options;
     hands.setPressure(pressureForAll(durationMs));
-    this.#tell(idsOf(hands.connections().filter(canBeTold)), at);
+    this.#tell(idsOf(hands.connections().filter((one) => this.#hears(one))), at);
     if (!can.ages) this.#toldUnlisted = Math.max(this.#sweepOpen, hands.open());
     this.#allToldAt = at;
     this.#done = true;

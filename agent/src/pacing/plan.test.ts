@@ -13,7 +13,7 @@ const connection = (id: number, openedAt: number, more: Partial<Connection> = {}
   openedAt,
   ...more,
 });
-const all = { ages: true, cutoff: true, marks: true };
+const all = { envoy: '1.40.0', ages: true, cutoff: true, marks: true };
 const alone: DrainPolicy = {
   ...DEFAULT_POLICY,
   rules: [{ name: 'probes', match: { listeners: ['p'] }, nudge: false }],
@@ -27,7 +27,7 @@ describe('paceMode', () => {
     [DEFAULT_POLICY, 100, { ...all, ages: false }, 'sweep'],
     // What obeys marks is pushed only with an order that needs it.
     [DEFAULT_POLICY, 100, { ...all, cutoff: false }, 'all'],
-    [DEFAULT_POLICY, 100, { ages: true, cutoff: false, marks: false }, 'all'],
+    [DEFAULT_POLICY, 100, { envoy: '1.40.0', ages: true, cutoff: false, marks: false }, 'all'],
     [{ ...DEFAULT_POLICY, http2: { goaway: false } }, 100, all, 'none'],
     [alone, 100, all, 'mark'],
     [alone, 0, all, 'mark'],
@@ -40,16 +40,27 @@ describe('paceMode', () => {
   });
 });
 
+it.each(['1.35.0', '1.41.0', '2.0.0', ''])('of Envoy %j, which nobody has looked at, nobody is told', (envoy) => {
+  for (const policy of [DEFAULT_POLICY, alone, idlest, { ...alone, http2: { goaway: false } }]) {
+    for (const perSecond of [0, 100]) {
+      expect(paceMode(policy, perSecond, { ...all, envoy }).mode).toBe('none');
+    }
+  }
+  const open = [connection(1, 100), connection(2, 200, { protocol: 'http1' })];
+  expect(ageStep(open, { toldBefore: 0, credit: 5 }, 36, envoy).told).toEqual([]);
+  expect(markStep(open, idlest, 5, true, envoy).told).toEqual([]);
+});
+
 describe('ageStep', () => {
   it('tells the oldest, as many as there are turns, and what was born with the last of them', () => {
     const open = [connection(1, 100), connection(2, 200), connection(3, 230), connection(4, 900)];
-    const step = ageStep(open, { toldBefore: Number.NEGATIVE_INFINITY, credit: 2.5 }, 36);
+    const step = ageStep(open, { toldBefore: Number.NEGATIVE_INFINITY, credit: 2.5 }, 36, '1.40.0');
     expect(step).toEqual({ toldBefore: 236, told: ['1', '2', '3'], credit: -0.5, done: false });
   });
 
   it('passes over sessions, which hear nothing', () => {
     const open = [connection(1, 100, { protocol: 'upgrade' }), connection(2, 200, { protocol: 'tcp' })];
-    expect(ageStep(open, { toldBefore: 0, credit: 5 }, 36)).toMatchObject({ told: [], done: true });
+    expect(ageStep(open, { toldBefore: 0, credit: 5 }, 36, '1.40.0')).toMatchObject({ told: [], done: true });
   });
 
   it('keeps to the rate over any stretch, whatever the ages and the ticks', () => {
@@ -63,7 +74,7 @@ describe('ageStep', () => {
         const told = new Set<string>();
         for (const ms of waits) {
           elapsed += ms;
-          const step = ageStep(open, { ...state, credit: creditAfter(state.credit, perSecond, ms) }, 0);
+          const step = ageStep(open, { ...state, credit: creditAfter(state.credit, perSecond, ms) }, 0, '1.40.0');
           for (const id of step.told) {
             expect(told.has(id)).toBe(false);
             told.add(id);
@@ -95,14 +106,14 @@ describe('markStep', () => {
       connection(2, 50, { lastActivityAt: 100 }),
       connection(3, 60),
     ];
-    expect(markStep(open, idlest, 2, false).told).toEqual(['3', '2']);
-    expect(markStep(open, DEFAULT_POLICY, 2, false).told).toEqual(['1', '2']);
+    expect(markStep(open, idlest, 2, false, '1.40.0').told).toEqual(['3', '2']);
+    expect(markStep(open, DEFAULT_POLICY, 2, false, '1.40.0').told).toEqual(['1', '2']);
   });
 
   it('leaves alone whom policy leaves alone, and says that there are some', () => {
     const open = [connection(1, 0, { listener: 'p' }), connection(2, 0), connection(3, 0, { marked: true })];
-    expect(markStep(open, alone, 9, false)).toMatchObject({ told: ['2'], done: true, exempt: true });
-    expect(markStep(open.slice(1), alone, 9, true)).toMatchObject({ told: ['2'], exempt: false });
+    expect(markStep(open, alone, 9, false, '1.40.0')).toMatchObject({ told: ['2'], done: true, exempt: true });
+    expect(markStep(open.slice(1), alone, 9, true, '1.40.0')).toMatchObject({ told: ['2'], exempt: false });
   });
 });
 

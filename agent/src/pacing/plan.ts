@@ -2,20 +2,24 @@ import {
   type Connection,
   type DrainPolicy,
   leavesSomeAlone,
+  leverOf,
   needsMarks,
-  type Protocol,
+  tellsAnybody,
   treatmentOf,
+  whyWeakest,
 } from '@sluice/contract';
 
 /**
  * How the connections of one old epoch are told to leave. Pure: what is open, who has been told and the clock go in, who
  * is next comes out. `age`: by the age cut-off of the pressure file, oldest first. `sweep`: the same where nobody knows
  * the ages (an Envoy without the filter): the cut-off falls evenly. `mark`: one by one, by the filter. `all`: at once.
- * `none`: nobody, because policy wants a choice that this Envoy can not make.
+ * `none`: nobody, because policy wants a choice that this Envoy can not make, or nothing is known of this Envoy.
  */
 export type PaceMode = 'all' | 'age' | 'sweep' | 'mark' | 'none';
 
 export interface Abilities {
+  /** The Envoy's version: the levers table says what it can be told at all. */
+  readonly envoy: string;
   /** The filter tells each connection and its age. */
   readonly ages: boolean;
   /** The pressure works as an age cut-off: every connection manager has the preset's duration. */
@@ -31,6 +35,7 @@ export interface Chosen {
 }
 
 export function paceMode(policy: DrainPolicy, perSecond: number, can: Abilities): Chosen {
+  if (!tellsAnybody(can.envoy)) return { mode: 'none', why: whyWeakest(can.envoy) };
   if (needsMarks(policy)) {
     if (can.marks) return { mode: 'mark' };
     if (leavesSomeAlone(policy)) {
@@ -49,10 +54,8 @@ function byAge(perSecond: number, can: Abilities): Chosen {
 }
 
 /** Sessions hear nothing: telling them costs no turn. */
-const TOLD: ReadonlySet<Protocol> = new Set<Protocol>(['http1', 'http2', 'http3', 'unknown']);
-
-export function canBeTold(connection: Connection): boolean {
-  return TOLD.has(connection.protocol);
+export function canBeTold(envoy: string, connection: Connection): boolean {
+  return leverOf(envoy, connection).lever !== 'wait';
 }
 
 /** The turns that are due: they gather at the rate, no more than half a second of them, and debts are paid off first. */
@@ -77,9 +80,10 @@ export function ageStep(
   connections: readonly Connection[],
   before: { readonly toldBefore: number; readonly credit: number },
   stepMs: number,
+  envoy: string,
 ): AgeStep {
   const waiting = connections
-    .filter((one) => canBeTold(one) && one.openedAt > before.toldBefore)
+    .filter((one) => canBeTold(envoy, one) && one.openedAt > before.toldBefore)
     .sort((a, b) => a.openedAt - b.openedAt);
   const turns = Math.floor(before.credit);
   if (waiting.length === 0) return { ...before, told: [], done: true };
@@ -105,11 +109,12 @@ export function markStep(
   policy: DrainPolicy,
   credit: number,
   unpaced: boolean,
+  envoy: string,
 ): MarkStep {
   let exempt = false;
   const waiting: Connection[] = [];
   for (const one of connections) {
-    if (!canBeTold(one)) continue;
+    if (!canBeTold(envoy, one)) continue;
     if (!treatmentOf(policy, one).nudge) exempt = true;
     else if (!one.marked) waiting.push(one);
   }

@@ -37,6 +37,7 @@ export async function readPlanFacts(
   const cost = costOf(serving.process.pid, now);
   const lingering = registry.draining().map((one) => costOf(one.process.pid, now)?.privateBytes ?? 0);
   return {
+    envoy: serving.meta.version,
     ...admin,
     ...(cost && { privateBytes: cost.privateBytes }),
     lingeringBytes: lingering.reduce((sum, one) => sum + one, 0),

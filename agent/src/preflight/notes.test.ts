@@ -76,7 +76,7 @@ const ROUTES = {
   ],
 };
 
-const NOTHING: PlanFacts = { lingeringBytes: 0, unread: [] };
+const NOTHING: PlanFacts = { envoy: '1.40.0', lingeringBytes: 0, unread: [] };
 const text = (notes: readonly PlanNote[], about: PlanNote['about']) =>
   notes.filter((note) => note.about === about).map((note) => `${note.level}: ${note.text}`);
 const connection = (id: string, protocol: Connection['protocol']): Connection => ({
@@ -153,6 +153,16 @@ describe('plan notes', () => {
     expect(text(notes, 'drain')).toEqual([
       expect.stringMatching(/^info: 300 open connections .* at 10 a second: the last one after 30 s/),
       'info: of the open connections rule keep holds 1, rule none holds 0, rule default holds 2, as of now',
+    ]);
+  });
+
+  it('warns that of an Envoy nobody has looked at none is told, and promises no end', () => {
+    const drain = { likely: 12_000, late: 40_000, observed: 7 };
+    const notes = planNotes({ ...NOTHING, envoy: '1.41.0', open: 3, drain }, DEFAULT_POLICY);
+    expect(text(notes, 'drain')).toEqual([
+      expect.stringMatching(
+        /^warn: nobody has looked at Envoy 1\.41\.0 .*: none of the 3 open connections is told to leave/,
+      ),
     ]);
   });
 

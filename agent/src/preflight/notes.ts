@@ -4,12 +4,16 @@ import {
   METHODS,
   type MethodName,
   type PlanNote,
+  tellsAnybody,
   treatmentOf,
+  whyWeakest,
 } from '@sluice/contract';
 import type { ClusterFacts, ListenerFacts, LocalLimit } from './notes-facts.ts';
 
 /** What is known of the serving epoch before its successor starts. What could not be read is absent, and `unread` says why. */
 export interface PlanFacts {
+  /** Version of the serving Envoy. */
+  readonly envoy: string;
   readonly clusters?: ClusterFacts;
   readonly listeners?: ListenerFacts;
   readonly upstreamConnections?: number;
@@ -168,10 +172,19 @@ function sessionNotes({ connections, listeners }: PlanFacts, policy: DrainPolicy
   ];
 }
 
-function drainNotes({ open, connections, drain }: PlanFacts, policy: DrainPolicy): PlanNote[] {
+function drainNotes({ envoy, open, connections, drain }: PlanFacts, policy: DrainPolicy): PlanNote[] {
   const about = 'drain';
   const notes: PlanNote[] = [];
   const total = open ?? connections?.length;
+  const limit =
+    policy.maxDrainMs === 0
+      ? 'there is no limit by time'
+      : `at ${span(policy.maxDrainMs)} policy says: ${policy.atDeadline}`;
+  if (!tellsAnybody(envoy)) {
+    const who = total === undefined ? 'open connections' : count(total, 'open connection');
+    const text = `${whyWeakest(envoy)}: none of the ${who} is told to leave and nothing idle is closed, each is waited for; ${limit}`;
+    return [{ about, level: 'warn', text }];
+  }
   if (total !== undefined) {
     const { perSecond } = policy.pacing;
     const lasts =
@@ -179,10 +192,6 @@ function drainNotes({ open, connections, drain }: PlanFacts, policy: DrainPolicy
         ? 'told to leave at once'
         : `told to leave at ${perSecond} a second: the last one after ${span((total / perSecond) * 1_000)} at the earliest`;
     const grace = `a silent HTTP/1 connection has ${span(policy.http1.silentIdleGraceMs)} from then`;
-    const limit =
-      policy.maxDrainMs === 0
-        ? 'there is no limit by time'
-        : `at ${span(policy.maxDrainMs)} policy says: ${policy.atDeadline}`;
     notes.push({ about, level: 'info', text: `${count(total, 'open connection')} ${lasts}; ${grace}; ${limit}` });
   }
   if (drain !== undefined && drain.observed >= 1 && drain.likely !== undefined) {

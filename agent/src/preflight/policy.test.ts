@@ -35,6 +35,9 @@ it.each([
   [listeners, { version: '1.38.3', wasm: false }, true, 'web, sockets match nobody'],
   [listeners, able, true, 'can be kept'],
   [routes, able, true, 'can be kept'],
+  // Nobody is told, so nobody is told wrongly.
+  [alone, { ...able, version: '1.41.0' }, true, 'nobody is told to leave, whatever policy says'],
+  [idlest, { ...able, version: '1.41.0' }, true, 'nobody has looked at Envoy 1.41.0'],
 ])('%# says whether the serving epoch can keep the policy', (policy, serving, ok, found) => {
   const check = checkPolicy(policy, serving);
   expect(check.ok).toBe(ok);

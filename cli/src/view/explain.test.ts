@@ -42,6 +42,23 @@ const item: ExplainItem = {
   hint: 'wait',
 };
 
+describe('an Envoy that the levers table does not know', () => {
+  it('says why nobody is told, of the drain and of each connection', () => {
+    const none = 'nobody has looked at Envoy 1.41.0';
+    expect(pacingText({ told: 0, left: 0, perSecond: 0, none })).toBe(`Told to leave: nobody: ${none}.`);
+    expect(pacingText({ told: 3, left: 0, perSecond: 0, none })).toBe(`Told to leave: nobody more, 3 were: ${none}.`);
+    const silent: HeldConnection = {
+      connection: { ...connection, protocol: 'http1' },
+      protected: true,
+      reason: 'no-lever',
+      holds: false,
+      rule: 'default',
+    };
+    const lines = connectionLines(silent.connection, { item, held: silent, now: NOW }).join('\n');
+    expect(lines).toContain('not told to leave: nobody knows what makes a connection of this Envoy version leave');
+  });
+});
+
 describe('explain', () => {
   it('names the rule of each connection and when it ends', () => {
     const text = explainLines(item, NOW, false).join('\n');

@@ -58,7 +58,8 @@ export function drainLines(item: ExplainItem, now: number): string[] {
   return lines;
 }
 
-export function pacingText({ told, left, perSecond, strain, cutoffAgeMs }: PacingProgress): string {
+export function pacingText({ told, left, none, perSecond, strain, cutoffAgeMs }: PacingProgress): string {
+  if (none !== undefined) return `Told to leave: nobody${told === 0 ? '' : ` more, ${told} were`}: ${none}.`;
   const rate = perSecond > 0 ? ` at ${perSecond} a second` : ' all at once';
   const age = cutoffAgeMs === undefined ? '' : `; those older than ${formatSpan(cutoffAgeMs)} have been`;
   const slow = strain === undefined ? '' : `; slowed: ${strain}`;
@@ -82,7 +83,7 @@ export function connectionLines(
   ];
   if (rule !== undefined)
     lines.push(`  ${ruleText(rule)}${treatment === undefined ? '' : `: ${treatmentText(treatment)}`}`);
-  lines.push(`  ${toldText(connection, treatment, now)}`);
+  lines.push(`  ${toldText(connection, treatment, held?.reason, now)}`);
   if (held === undefined) return lines.map(clean);
   lines.push(`  waited for: ${waitedText(held)} (${held.reason})`);
   if (held.until !== undefined) lines.push(`  its protection ends in ${formatSpan(Math.max(0, held.until - now))}`);
@@ -107,9 +108,16 @@ function treatmentText(t: Treatment): string {
   ].join(', ');
 }
 
-function toldText({ toldAt, protocol }: Connection, treatment: Treatment | undefined, now: number): string {
+function toldText(
+  { toldAt, protocol }: Connection,
+  treatment: Treatment | undefined,
+  reason: HeldConnection['reason'] | undefined,
+  now: number,
+): string {
   if (protocol === 'upgrade' || protocol === 'tcp') return 'a session hears nothing of the drain';
   if (toldAt !== undefined) return `told to leave ${formatSpan(now - toldAt)} ago`;
+  if (reason === 'no-lever')
+    return 'not told to leave: nobody knows what makes a connection of this Envoy version leave';
   return treatment?.nudge === false ? 'not told to leave' : 'not known to have been told to leave yet';
 }
 

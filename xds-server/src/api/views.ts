@@ -150,6 +150,7 @@ const REASON_TEXT: Record<HeldConnection['reason'], string> = {
   'told-to-leave': 'nothing; its GOAWAY is out and it has not left yet',
   'waits-its-turn': 'nothing seen; its turn to be told to leave has not come',
   'not-told': 'nothing seen; policy does not tell it to leave',
+  'no-lever': 'nothing seen; nobody knows what makes a connection of this Envoy version leave, so it is left alone',
   'silent-idle-grace': 'nothing; it is silent HTTP/1 within its grace',
 };
 

@@ -1,9 +1,10 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { close, inode } from '../native/fds.ts';
@@ -226,4 +227,35 @@ it.skipIf(!asRoot)('a process of another user is refused (needs root to try)', a
   expect(JSON.parse(stdout)).toMatchObject({ type: 'refused', code: 'LISTEN_FD_PEER' });
   expect(stdout).toMatch(/expected a process of user 0 or root, found process \d+ of user 65534/);
   expect(giver.calls).toEqual([]);
+});
+
+it.skipIf(!asRoot)('an old side of another user is refused, and hears nothing (needs root to try)', async () => {
+  chmodSync(dir, 0o777);
+  const script = `require('net').createServer((s) => {
+    let heard = 0;
+    s.on('data', (d) => { heard += d.length; }).on('error', () => {}).on('close', () => console.log('heard', heard));
+  }).listen(${JSON.stringify(path)}, () => console.log('listens'));`;
+  const old = spawn(process.execPath, ['-e', script], {
+    uid: 65_534,
+    gid: 65_534,
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const said = createInterface(old.stdout)[Symbol.asyncIterator]();
+  try {
+    expect((await said.next()).value).toBe('listens');
+    const before = openFds();
+    const refused = {
+      code: 'LISTEN_FD_PEER',
+      message: `expected a process of user 0 or root, found process ${old.pid} of user 65534`,
+    };
+    await expect(takeListeners(path, all)).rejects.toMatchObject(refused);
+    expect((await said.next()).value).toBe('heard 0');
+    // It is not a transfer under way: waiting would not help.
+    await expect(takeWhenFree(path, { ...all, boundMs: 600_000 })).rejects.toMatchObject(refused);
+    expect((await said.next()).value).toBe('heard 0');
+    expect(openFds()).toBeLessThanOrEqual(before);
+  } finally {
+    old.kill('SIGKILL');
+  }
 });

@@ -14,6 +14,7 @@ import { HeldClients } from '../harness/held.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { until } from '../harness/process.ts';
+import { quicBootstrap } from '../harness/quic-bootstrap.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
 
 let block: Block;
@@ -261,6 +262,29 @@ test('a serving Envoy with what can not be shared is refused: a Unix socket, a s
   for (const part of [`unix://${pipe}`, `tcp://127.0.0.1:${ports[0]} (no reuse_port)`]) {
     expect(listener?.found).toContain(part);
   }
+});
+
+test.each([
+  ['where hot restart is off', { hotRestart: false }, {}],
+  ['where it is asked for by name', { hotRestart: true }, { method: 'reuse-port' }],
+])('QUIC of the serving Envoy, or of the new bootstrap, is refused by name %s', async (_, change, wish) => {
+  const quic = quicBootstrap({ quic: await block.port(), tcp: ports[0], upstream: upstreamPort });
+  const plain = write('plain.json', staticBootstrap(ports[0], upstreamPort));
+  const to = await envoyBinary('1.40.0');
+  const failures = async (agent: KeeperProcess, target: Record<string, unknown>) => {
+    const answer = await agent.call('POST', '/v1/upgrade', { to, ...wish, ...target });
+    expect(answer.body.ok).toBe(false);
+    const checks = answer.body.checks as CheckResult[];
+    expect(checks.find((c) => c.name === 'method')).toMatchObject({ ok: false, code: 'SLUICE_PREFLIGHT_METHOD' });
+    expect(await agent.epochs()).toMatchObject([{ epoch: 0, state: 'serving' }]);
+    return checks.find((c) => c.name === 'method')?.found;
+  };
+  const agent = await keeper({ ...change, bootstrap: write('quic.json', quic) });
+  const one = newConnections(ports[0], 50);
+  loads.push(one);
+  expect(await failures(agent, {})).toContain('no QUIC: listener quic, QUIC in the serving epoch');
+  expect(await failures(agent, { bootstrap: plain })).toContain('no QUIC: QUIC in the serving epoch');
+  expect(await one.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 
 test('a new epoch that dies before it serves got no connection, though it listened; the next upgrade works', async () => {

@@ -9,6 +9,7 @@ import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { probeStatus } from '../harness/probes.ts';
 import { until } from '../harness/process.ts';
+import { quicBootstrap } from '../harness/quic-bootstrap.ts';
 import { staticBootstrap } from '../harness/static-bootstrap.ts';
 import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
@@ -103,26 +104,38 @@ test('a second slot whose bootstrap Envoy refuses is refused before anything is 
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
 });
 
-test('a UDP listener of the peer is refused by name: its packets can not be passed on between two agents yet', async () => {
-  const bootstrap = staticBootstrap(port, await block.port()) as { static_resources: { listeners: unknown[] } };
-  const udp = await block.port();
+/** The proxy's own, with a UDP listener. */
+async function withUdp(): Promise<unknown> {
+  const bootstrap = staticBootstrap(port, proxy.upstreamPort) as { static_resources: { listeners: unknown[] } };
   const type = (name: string) => `type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.${name}`;
   const route = { name: 'route', typed_config: { '@type': type('Route'), cluster: 'up' } };
-  const proxy = { '@type': type('UdpProxyConfig'), stat_prefix: 'udp', matcher: { on_no_match: { action: route } } };
+  const udpProxy = { '@type': type('UdpProxyConfig'), stat_prefix: 'udp', matcher: { on_no_match: { action: route } } };
   bootstrap.static_resources.listeners.push({
     name: 'udp',
-    address: { socket_address: { protocol: 'UDP', address: '127.0.0.1', port_value: udp } },
+    address: { socket_address: { protocol: 'UDP', address: '127.0.0.1', port_value: await block.port() } },
     udp_listener_config: {},
-    listener_filters: [{ name: 'proxy', typed_config: proxy }],
+    listener_filters: [{ name: 'proxy', typed_config: udpProxy }],
   });
-  const good = base.bootstrap;
-  base.bootstrap = path.join(block.dir, 'udp.json');
-  writeFileSync(base.bootstrap as string, JSON.stringify(bootstrap));
-  const one = await agent('one', '1', '1.40.0');
-  base.bootstrap = good;
-  await expect(agent('two', '2', '1.40.0')).rejects.toThrow(/listens on .* by UDP or QUIC/);
-  expect((await one.serving()).epoch).toBe(0);
-});
+  return bootstrap;
+}
+
+test.each([
+  ['UDP', withUdp],
+  ['QUIC', async () => quicBootstrap({ quic: await block.port(), tcp: port, upstream: proxy.upstreamPort })],
+])(
+  'a %s listener of the peer is refused by name: its packets can not be passed on between two agents yet',
+  async (_, make) => {
+    const good = base.bootstrap;
+    base.bootstrap = path.join(block.dir, 'udp.json');
+    writeFileSync(base.bootstrap as string, JSON.stringify(await make()));
+    const one = await agent('one', '1', '1.40.0');
+    base.bootstrap = good;
+    const load = newConnections(port, 50);
+    await expect(agent('two', '2', '1.40.0')).rejects.toThrow(/listens on .* by UDP or QUIC.*PREFLIGHT_UDP/s);
+    expect((await one.serving()).epoch).toBe(0);
+    expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+  },
+);
 
 test('two agents that claim one slot: the second is refused by name, the first serves on', async () => {
   const one = await agent('one', '1', '1.40.0');

@@ -8,9 +8,9 @@ import { Http1Client } from '../harness/load/http1.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { claimBlock } from '../harness/ports.ts';
 import { start, until } from '../harness/process.ts';
+import { frontBootstrap, quicBootstrap } from '../harness/quic-bootstrap.ts';
 import { askPath, ID_HEADER } from '../harness/upstream/answers.ts';
 import { startUpstream } from '../harness/upstream/server.ts';
-import { frontBootstrap, quicBootstrap } from './quic-bootstrap.ts';
 
 const AWAY_MS = 3_000;
 /** It ends long after the new epoch has said its last word to the old one, 2 s after the handover. */

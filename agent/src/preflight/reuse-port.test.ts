@@ -12,7 +12,11 @@ const serving = {
   adminAddress: '127.0.0.1:9901',
 };
 
-async function failures(change: Record<string, unknown> = {}, bootstrap: Record<string, unknown> = {}) {
+async function failures(
+  change: Record<string, unknown> = {},
+  bootstrap: Record<string, unknown> = {},
+  input: { readonly quic?: boolean } = {},
+) {
   const checks = await reusePortChecks({
     binary: '/new',
     mergedBootstrap: { admin: { address: { pipe: { path: '/run/epochs/1/admin.sock' } } }, ...bootstrap },
@@ -24,6 +28,7 @@ async function failures(change: Record<string, unknown> = {}, bootstrap: Record<
     methods: [],
     probe: () => Promise.reject(new Error('not asked')),
     serving: { ...serving, ...change },
+    ...input,
   });
   return Object.fromEntries(checks.filter((c) => !c.ok).map((c) => [c.code, c.found]));
 }
@@ -44,6 +49,22 @@ it('names the listeners that want their address for themselves, in either spelli
   expect(await failures({}, { static_resources: { listeners } })).toEqual({
     SLUICE_PREFLIGHT_LISTENER: 'listener b (enable_reuse_port: false), listener c (enable_reuse_port: false)',
   });
+});
+
+it.each([
+  ['QUIC', { udp_listener_config: { quic_options: {} } }],
+  ['QUIC in camelCase', { udpListenerConfig: { quicOptions: {} } }],
+  ['other UDP', { address: { socket_address: { protocol: 'UDP', port_value: 1 } } }],
+])('names the new listeners over %s, and QUIC of the serving epoch', async (_, udp) => {
+  const listeners = [{ name: 'web' }, { name: 'h3', ...udp }];
+  const static_resources = { listeners };
+  expect(await failures({}, { static_resources })).toEqual({ SLUICE_PREFLIGHT_UDP: 'listener h3' });
+  expect(await failures({}, { static_resources }, { quic: true })).toEqual({
+    SLUICE_PREFLIGHT_UDP: 'listener h3, QUIC in the serving epoch',
+  });
+  // One that leaves it out would cut its connections.
+  expect(await failures({}, {}, { quic: true })).toEqual({ SLUICE_PREFLIGHT_UDP: 'QUIC in the serving epoch' });
+  expect(await failures({}, {}, { quic: false })).toEqual({});
 });
 
 it.runIf(process.getuid?.() === 0)('refuses an Envoy of another user', async () => {

@@ -1,4 +1,4 @@
-import { selfSigned } from '../harness/certificate.ts';
+import { selfSigned } from './certificate.ts';
 
 const TYPE = 'type.googleapis.com/envoy.';
 

@@ -1,4 +1,5 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { createControlServer } from '@sluice/agent/status/control';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -274,6 +275,12 @@ test('agent wait begins before its agent and ends when the newest epoch serves',
     expect((await run('agent', 'status', '--dir', folder, '-o', 'name')).out).toBe('1\n2\n');
     expect((await run('agent', 'upgrade', '--dir', folder, '--to', 'x')).exit).toBe(6);
     expect((await run('agent', 'reset', '--dir', folder, '--epoch', '1')).out).toBe('{"epoch":1}\n');
+    const override = ['agent', 'reset', '--dir', folder, '--epoch', '1', '--override'];
+    expect((await run(...override)).exit).toBe(2);
+    expect((await run(...override, '--reason', 'must', '--by', 'me')).out).toBe(
+      '{"epoch":1,"by":"me","reason":"must"}\n',
+    );
+    expect((await run(...override, '--reason', 'must')).out).toContain(`"by":"${userInfo().username}"`);
     expect((await run('agent', 'abort', '--dir', folder, '--upgrade', 'u')).exit).toBe(70);
   } finally {
     await agent.close();

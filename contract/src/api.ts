@@ -1,5 +1,5 @@
 import type { Connection } from './connections.ts';
-import type { CheckResult, CutConnection, EpochStatus, UpgradeTarget } from './messages.ts';
+import type { CheckResult, CutConnection, EpochStatus, Override, UpgradeTarget } from './messages.ts';
 import type { Phase } from './phases.ts';
 import type { PlanNote } from './plan.ts';
 import type { DrainPolicy, PolicyPatch } from './policy.ts';
@@ -64,12 +64,6 @@ export interface RecordEntry {
   readonly text: string;
 }
 
-export interface Override {
-  readonly by: string;
-  readonly reason: string;
-  readonly at: number;
-}
-
 export interface UpgradeView {
   readonly id: string;
   readonly proxy: string;
@@ -100,7 +94,13 @@ export interface UpgradeView {
   readonly verdict?: Verdict;
   readonly checks?: readonly CheckResult[];
   readonly override?: Override;
-  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly CutConnection[] };
+  readonly connections?: {
+    readonly old: number;
+    readonly drained: number;
+    readonly cut: readonly CutConnection[];
+    /** Why it ended before its verdict was safe, where neither policy nor an override said so. */
+    readonly why?: string;
+  };
   readonly failure?: { readonly code: string; readonly message: string };
   /** What the agent said of the drain's end when it began; the record has it beside the truth. */
   readonly firstEstimate?: Estimate;

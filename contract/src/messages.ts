@@ -60,6 +60,16 @@ export interface CheckResult {
   readonly hint?: string;
 }
 
+/** Somebody's word to end an old epoch with protected connections on it. */
+export interface Override {
+  readonly by: string;
+  readonly reason: string;
+  readonly at: number;
+}
+
+/** Bound of an override's name and of its reason, in characters: the same wherever it is given. */
+export const MAX_OVERRIDE_TEXT = 4_096;
+
 /** A connection that a reset ended, with what was on it and whose word gave it up. */
 export interface CutConnection extends Connection {
   readonly reason?: HeldConnection['reason'];
@@ -139,6 +149,8 @@ export type AgentMessage =
       readonly old: number;
       /** Why it ended before its verdict was safe, where the agent decided that by itself. */
       readonly why?: string;
+      /** Whose word ended it although protected connections were left; also one that was given at the agent's own socket. */
+      readonly override?: Override;
     }
   /** Connections of an old epoch that ended, as they do; `dropped`: so many more that were not kept one by one. */
   | {

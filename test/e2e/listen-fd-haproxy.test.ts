@@ -6,6 +6,7 @@ import { isAlive, signal } from '@sluice/agent/epochs/proc';
 import { CommandFolder, type CommandMeta } from '@sluice/agent/listen-fd/command/epoch';
 import type { UpgradeView } from '@sluice/contract';
 import { afterEach, expect } from 'vitest';
+import type { UpgradeRecord } from '../../cli/src/lib/record.ts';
 import { CliAgent } from '../harness/cli-agent.ts';
 import { ControllerProcess } from '../harness/controller.ts';
 import { dieAfterAccepting } from '../harness/half-transfer.ts';
@@ -15,6 +16,7 @@ import { Http2Client } from '../harness/load/http2.ts';
 import { reconcile } from '../harness/load/reconcile.ts';
 import { TcpClient } from '../harness/load/session.ts';
 import { until } from '../harness/process.ts';
+import { sluice } from '../harness/sluice.ts';
 import { TcpEcho } from '../harness/tcp-echo.ts';
 import {
   agents,
@@ -203,6 +205,32 @@ it('through the controller: preflight, start, order, verdict, reset, rollback; w
   await until('one epoch is left', async () =>
     (await controller.proxy('edge')).epochs.length === 1 ? true : undefined,
   );
+});
+
+it('without a controller: an override is in the record with who gave it, what the end of the agent cuts with its reason', async () => {
+  const { agent, ports, write, upgrade } = await rig({ terminationDrain: '500ms' });
+  const record = async (): Promise<UpgradeRecord> =>
+    JSON.parse((await sluice('', 'agent', 'record', '--dir', agent.dir, '--format', 'json')).out);
+  const first = await TcpEcho.open(ports.tcp);
+  await upgrade(await write('B'));
+  await agent.line('new epoch serves', (line) => line.epoch === 1);
+  await expect(agent.sluice('agent', 'reset', '--epoch', '0')).rejects.toThrow(/RESET_PROTECTED/);
+  await agent.sluice('agent', 'reset', '--epoch', '0', '--override', '--reason', 'enough', '--by', 'kim');
+  const overridden = await record();
+  expect(overridden.upgrade).toMatchObject({ oldEpoch: 0, override: { by: 'kim', reason: 'enough' } });
+  expect(overridden.upgrade.connections).not.toHaveProperty('why');
+  const cut = overridden.ended.items.filter(({ how }) => how === 'cut');
+  expect(cut).toMatchObject([{ connection: { peer: first.local } }]);
+
+  const second = await TcpEcho.open(ports.tcp);
+  agent.child.kill('SIGTERM');
+  await agent.child.ended;
+  const terminated = await record();
+  const { oldEpoch, override, connections } = terminated.upgrade;
+  expect([oldEpoch, override, connections?.why]).toEqual([1, undefined, 'not drained within 500 ms']);
+  expect(connections?.cut).toMatchObject([{ peer: second.local }]);
+  const rows = (await sluice('', 'agent', 'record', '--dir', agent.dir, '--format', 'csv')).out.split('\r\n');
+  expect(rows.find((row) => row.includes(second.local))?.endsWith(',termination')).toBe(true);
 });
 
 it('two agents: the second takes the sockets over from the first, which drains and ends', async () => {

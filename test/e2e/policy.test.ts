@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import path from 'node:path';
 import type { EndedConnection, EndedView, UpgradeView } from '@sluice/contract';
 import { afterEach, expect, test } from 'vitest';
@@ -232,6 +233,37 @@ test('1.36.4: at the deadline a rule may wait on; what an override cuts is recor
   const rows = readFileSync(out, 'utf8').split('\r\n');
   expect(rows.find((row) => row.includes(kept.peer))).toMatch(/,cut,cut,wait on,upgrade,,jo$/);
   expect(rows.find((row) => row.includes(given.peer))).toMatch(/,cut,cut,default,upgrade,deadline,$/);
+});
+
+test("1.40.0: an override at the agent's own socket is in the controller's record and the agent's, with who gave it", async () => {
+  rig = await startPolicyRig(await envoyBinary('1.40.0'));
+  const { mesh, port } = rig;
+  const { controller, block } = mesh;
+  const { url } = controller;
+  const dir = path.join(block.dir, 'run');
+  const kept = await opened(webSocket(port, '127.0.0.2'));
+  const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.39.3'));
+  await explained(url, [], new RegExp(`${escaped(kept.peer)} +upgrade .* default +yes +upgrade`));
+  const override = ['--override', '--reason', 'the node goes down'];
+  const reset = await sluice(url, 'agent', 'reset', '--dir', dir, '--epoch', '0', ...override);
+  expect(reset).toMatchObject({ exit: 0, err: '' });
+  const done = await controller.phase(upgrade.id, ['Done']);
+  await kept.ended;
+  const by = userInfo().username;
+  expect(done.override).toMatchObject({ by, reason: 'the node goes down' });
+  expect(done.record?.find(({ event }) => event === 'override')?.text).toContain("at the agent's own socket");
+  for (const from of [
+    ['record', upgrade.id],
+    ['agent', 'record', '--dir', dir],
+  ]) {
+    expect((await sluice(url, ...from)).out).toMatch(
+      new RegExp(`${escaped(kept.peer)} +upgrade .*: cut at .* by the override of ${by} `),
+    );
+    const rows = (await sluice(url, ...from, '--format', 'csv')).out.split('\r\n');
+    expect(rows.find((row) => row.includes(kept.peer))?.endsWith(`,cut,cut,default,upgrade,,${by}`)).toBe(true);
+    const json = JSON.parse((await sluice(url, ...from, '--format', 'json')).out) as Recorded;
+    expect(json.upgrade.override).toMatchObject({ by, reason: 'the node goes down', at: expect.any(Number) });
+  }
 });
 
 test('1.38.3: a rule that this Envoy can not keep is refused in preflight; one by peers holds its connections', async () => {

@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutConnection, DrainOrder, DrainPolicy, EpochState } from '@sluice/contract';
+import type { CutConnection, DrainOrder, DrainPolicy, EpochState, Override } from '@sluice/contract';
 
 /** How an old epoch ended. `old`: its connections when it stopped accepting; `cut`: those that the reset ended. */
 export interface ResetReport {
@@ -10,6 +10,8 @@ export interface ResetReport {
   readonly cut: readonly CutConnection[];
   /** Why it ended before its verdict was safe, where no controller decided that. */
   readonly why?: string;
+  /** Whose word ended it although protected connections were left. */
+  readonly override?: Override;
 }
 
 /** What a successor of this agent needs to know of an epoch of any proxy. Times are epoch milliseconds. */
@@ -36,6 +38,8 @@ export interface EpochNotes {
   readonly orderAppliedAt?: number;
   /** Open connections when it stopped accepting. */
   readonly oldConnections?: number;
+  /** Given, and the reset begun by it may have cut some already. */
+  readonly override?: Override;
   readonly resetReport?: ResetReport;
 }
 

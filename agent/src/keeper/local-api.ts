@@ -1,4 +1,4 @@
-import { isMethodWish, METHOD_WISHES, SluiceError } from '@sluice/contract';
+import { isMethodWish, MAX_OVERRIDE_TEXT, METHOD_WISHES, SluiceError } from '@sluice/contract';
 import {
   agentMetrics,
   type ControlHandlers,
@@ -43,7 +43,7 @@ export function localRequests(
     reset: async (body) => {
       if (typeof body.epoch !== 'number')
         throw new SluiceError('INPUT_INVALID', 'expected epoch to be a number, found none');
-      const override = body.reason === undefined ? undefined : { by: 'local', reason: text(body.reason, 'reason') };
+      const override = body.reason === undefined ? undefined : overrideOf(body);
       return front.drains.reset(context.registry.get(body.epoch)?.meta.endedBy ?? '', body.epoch, override);
     },
   };
@@ -85,6 +85,18 @@ export function portAnswers(
         }),
       ),
   };
+}
+
+function overrideOf(body: Record<string, unknown>): { readonly by: string; readonly reason: string } {
+  // An older command line does not say who it is.
+  const override = { by: body.by === undefined ? 'local' : text(body.by, 'by'), reason: text(body.reason, 'reason') };
+  for (const [field, { length }] of Object.entries(override)) {
+    if (length <= MAX_OVERRIDE_TEXT) continue;
+    // The controller would refuse the message that tells it.
+    const most = `expected ${field} to have at most ${MAX_OVERRIDE_TEXT} characters`;
+    throw new SluiceError('INPUT_INVALID', `${most}, found ${length}`);
+  }
+  return override;
 }
 
 function text(value: unknown, field: string): string {

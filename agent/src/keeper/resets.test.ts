@@ -1,5 +1,11 @@
-import { type Connection, DEFAULT_POLICY, type HeldConnection, type Verdict } from '@sluice/contract';
-import { expect, it } from 'vitest';
+import {
+  type AgentMessage,
+  type Connection,
+  DEFAULT_POLICY,
+  type HeldConnection,
+  type Verdict,
+} from '@sluice/contract';
+import { describe, expect, it } from 'vitest';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { KeeperContext } from './context.ts';
 import { isResetting, resetEpoch } from './resets.ts';
@@ -42,17 +48,18 @@ function epoch(count: number, after: () => readonly HeldConnection[]) {
     end: async () => {
       did.ended = true;
     },
-    update: () => {},
+    update: (change: object) => Object.assign(old.meta, change),
   } as unknown as Epoch;
+  const sent: AgentMessage[] = [];
   const context = {
     now: Date.now,
     log: () => {},
-    send: () => {},
+    send: (message: AgentMessage) => sent.push(message),
     registry: { folders: () => [], get: () => old, remove: () => {}, statuses: () => [] },
     config: {},
     standing: { changed: () => {} },
   } as unknown as KeeperContext;
-  return { old, context, did, open };
+  return { old, context, did, open, sent };
 }
 
 const wish = { upgradeId: 'u', epoch: 1 };
@@ -79,8 +86,35 @@ it('one that is protected by then is waited for, and what has been cut stays nam
   expect(drained).toBe(1);
 });
 
-it('an override cuts it, and names it', async () => {
-  const { context } = epoch(30, () => [session(99, { protected: true })]);
-  const reset = resetEpoch(context, { ...wish, override: { by: 'me', reason: 'now' } }, () => {});
-  expect((await reset).cut).toHaveLength(31);
+describe('an override', () => {
+  const override = { by: 'me', reason: 'now' };
+  const given = { ...override, at: expect.any(Number) };
+
+  it('cuts it, and is named with it: in the run folder, and to the controller', async () => {
+    const { context, old, sent } = epoch(30, () => [session(99, { protected: true })]);
+    const report = await resetEpoch(context, { ...wish, override }, () => {});
+    expect(report.cut).toHaveLength(31);
+    expect(report.override).toEqual(given);
+    expect(old.meta.resetReport).toEqual(report);
+    expect(sent[0]).toMatchObject({ type: 'reset', override: given });
+  });
+
+  it('is kept from before the first cut on, for the successor of an agent that dies in the middle', async () => {
+    const first = epoch(30, () => []);
+    const meta = { ...first.old.meta };
+    let atCut: unknown;
+    first.old.sources = () => ({ cut: () => (atCut ??= first.old.meta.override) }) as never;
+    void resetEpoch(first.context, { ...wish, override }, () => {});
+    await expect.poll(() => atCut).toEqual(given);
+    const { context } = epoch(0, () => []);
+    Object.assign(context.registry.get(1)?.meta as object, meta, { override: atCut });
+    expect((await resetEpoch(context, wish, () => {})).override).toEqual(given);
+  });
+
+  it('of the agent itself is nobody’s: its reason is told instead', async () => {
+    const { context, sent } = epoch(1, () => [session(99, { protected: true })]);
+    const report = await resetEpoch(context, { ...wish, override, why: 'the bound is over' }, () => {});
+    expect(report.override).toBeUndefined();
+    expect(sent[0]).toMatchObject({ type: 'reset', why: 'the bound is over' });
+  });
 });

@@ -13,7 +13,7 @@ export interface ResetWish {
   readonly upgradeId: string;
   readonly epoch: number;
   readonly override?: { readonly by: string; readonly reason: string } | undefined;
-  /** For the record, where this agent decides it by itself. */
+  /** For the record, where this agent decides it by itself: the override is nobody's then. */
   readonly why?: string | undefined;
   /** Longest time for the cut of what is left. */
   readonly cutMs?: number | undefined;
@@ -85,6 +85,9 @@ async function endIt<E extends AnyEpoch>(
 ): Promise<ResetReport> {
   const { registry, now, send, log } = context;
   const first = drain.wouldBeCut();
+  // Before the first cut: should this agent die in the middle, its successor answers for it.
+  if (override && why === undefined) old.update({ override: { ...override, at: now() } });
+  const given = old.meta.override;
   for (const one of first) drain.deeds.cut.set(one.connection.id, one);
   if (await cutInTurn(old, first, cutMs)) await lookAgain(drain, number, override !== undefined);
   drain.stop();
@@ -98,6 +101,7 @@ async function endIt<E extends AnyEpoch>(
     drained: Math.max(0, total - cut.length),
     cut: cut.map(cutOf),
     ...(why !== undefined && cut.length > 0 && { why }),
+    ...(given && { override: given }),
   };
   old.update({ resetReport: report });
   registry.remove(old);

@@ -113,6 +113,17 @@ it('csv quotes what it must, and no cell is a formula', () => {
   expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,jo$/);
 });
 
+it('what the end of its agent cut is told apart from an override, with its reason', () => {
+  const { override: _, ...rest } = upgrade;
+  const why = 'not drained within 5000 ms';
+  const record = recordOf({ ...rest, connections: { old: 3, drained: 1, cut: [], why } }, view);
+  const rows = encodeRecord(record, 'csv').trimEnd().split('\r\n');
+  expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,termination$/);
+  const text = recordLines(record).join('\n');
+  expect(text).toContain(`ended before its verdict was safe: ${why}`);
+  expect(text).toContain('cut at 12:00:04.000 by the end of its agent');
+});
+
 it('of an upgrade that drained nothing yet there is a record too', () => {
   const { firstEstimate: _, order: __, override: ___, ...rest } = upgrade;
   const bare = recordOf(

@@ -98,11 +98,13 @@ const COLUMNS: readonly [string, (one: EndedConnection, record: UpgradeRecord) =
   ['rule', ({ rule }) => rule],
   ['reason', ({ reason }) => reason],
   ['released', ({ released }) => released],
-  [
-    'override_by',
-    (one, { upgrade }) => (one.how === 'cut' && one.released === undefined ? upgrade.override?.by : undefined),
-  ],
+  ['override_by', (one, { upgrade }) => (one.how === 'cut' && one.released === undefined ? cutBy(upgrade) : undefined)],
 ];
+
+/** Whose word cut what policy would have waited for: a person's, or the end of the agent, which left no more time. */
+function cutBy({ override, connections }: UpgradeRecord['upgrade']): string | undefined {
+  return override?.by ?? (connections?.why === undefined ? undefined : 'termination');
+}
 
 /** The connections, one a row (RFC 4180). */
 function csvOf(record: UpgradeRecord): string {

@@ -82,6 +82,7 @@ function endedLines({ upgrade, ended }: UpgradeRecord): string[] {
   const lines: string[] = [];
   if (connections !== undefined) {
     lines.push(`old connections: ${connections.old}, ${connections.drained} drained, ${connections.cut.length} cut`);
+    if (connections.why !== undefined) lines.push(`ended before its verdict was safe: ${connections.why}`);
   }
   if (ended.counts.length > 0) {
     const rows = [...ended.counts]
@@ -92,7 +93,7 @@ function endedLines({ upgrade, ended }: UpgradeRecord): string[] {
   const cut = ended.items.filter(({ how }) => how === 'cut' || how === 'crashed');
   if (cut.length > 0) {
     lines.push('', 'cut:');
-    for (const one of cut.slice(0, NAMED)) lines.push(`  ${endedLine(one, upgrade.override?.by)}`);
+    for (const one of cut.slice(0, NAMED)) lines.push(`  ${endedLine(one, upgrade)}`);
     if (cut.length > NAMED) lines.push(`  and ${cut.length - NAMED} more; --format csv has all`);
   }
   return lines;
@@ -105,16 +106,20 @@ const WHY: Record<NonNullable<EndedConnection['released']>, string> = {
   memory: 'memory: the lingering epochs held more than policy allows',
 };
 
-/** How one connection of an old epoch ended. `by`: whose override there was. */
+/** How one connection of an old epoch ended. `upgrade`: whose override there was, or why it ended before its time. */
 export function endedLine(
   { connection, at, how, lever, rule, reason, released }: EndedConnection,
-  by?: string,
+  upgrade: Pick<UpgradeRecord['upgrade'], 'override' | 'connections'> = {},
 ): string {
   const { epoch, id, peer, protocol } = connection;
   const held = reason === undefined ? '' : `, last waited for as ${reason}`;
-  const override = by === undefined ? 'an override' : `the override of ${by}`;
-  const cause = how === 'cut' ? ` by ${released === undefined ? override : (WHY[released] ?? released)}` : '';
+  const cause = how === 'cut' ? ` by ${released === undefined ? wordOf(upgrade) : (WHY[released] ?? released)}` : '';
   return `${epoch}/${id}  ${peer}  ${protocol}  ${ruleText(rule)}: ${how} at ${time(at)}${cause} (lever ${lever}${held})`;
+}
+
+function wordOf({ override, connections }: Pick<UpgradeRecord['upgrade'], 'override' | 'connections'>): string {
+  if (override !== undefined) return `the override of ${override.by}`;
+  return connections?.why === undefined ? 'an override' : 'the end of its agent';
 }
 
 function time(at: number): string {

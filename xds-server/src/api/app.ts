@@ -6,6 +6,7 @@ import {
   type DrainPolicy,
   type EndedView,
   type ExplainView,
+  MAX_OVERRIDE_TEXT,
   METHOD_WISHES,
   type MethodWish,
   type ProxyView,
@@ -63,7 +64,9 @@ const checkBody = target.extend({ policy: z.unknown().optional() });
 const byWhom = z.strictObject({ by: text.optional() }).nullish();
 /** `id`: what the flip back is to be called; asked twice it is one. */
 const flipBack = z.strictObject({ by: text.optional(), id: text.max(128).optional() }).nullish();
-const reset = z.strictObject({ override: z.strictObject({ by: text, reason: text }).optional() }).nullish();
+const overrideText = text.max(MAX_OVERRIDE_TEXT);
+const override = z.strictObject({ by: overrideText, reason: overrideText });
+const reset = z.strictObject({ override: override.optional() }).nullish();
 const connectionsQuery = z.strictObject({
   epoch: z.coerce.number().int().min(0).optional(),
   limit: z.coerce.number().int().min(1).max(MAX_CONNECTIONS).default(1_000),

@@ -113,6 +113,35 @@ describe('the deadline', () => {
   });
 });
 
+describe('an override at the agent’s own socket', () => {
+  const draining = run([turn, passed, serving, judged(false)]).state;
+  const override = { by: 'kim', reason: 'the disk is full', at: T0 + 8_900 };
+  const done: UpgradeEvent = { ...reset, drained: 1, cut: [{ id: '7' } as never], override } as UpgradeEvent;
+
+  it('stands in the record with its name, and not as the agent’s own deed', () => {
+    const over = step(draining, done, around());
+    expect(over.state).toMatchObject({ phase: 'Done', override });
+    const texts = over.entries.map(({ event, text }) => `${event}: ${text}`);
+    expect(texts[0]).toBe("override: kim reset epoch 0 at the agent's own socket: the disk is full");
+    expect(texts[1]).not.toContain('by itself');
+  });
+
+  it('is the one that ended the epoch, whatever the controller was asked meanwhile; its own come back is no news', () => {
+    const asked = run([{ type: 'override', by: 'jo', reason: 'must' }], draining).state;
+    expect(step(asked, done, around()).state.override).toEqual(override);
+    const own = { ...done, override: { by: 'jo', reason: 'must', at: T0 + 8_900 } } as UpgradeEvent;
+    const over = step(asked, own, around());
+    expect(over.state.override).toEqual(asked.override);
+    expect(over.entries.map(({ event }) => event)).not.toContain('override');
+  });
+
+  it('why an agent ended it by itself stays with the counts', () => {
+    const { state } = run([{ ...reset, why: 'not drained within 5000 ms' } as UpgradeEvent], draining);
+    expect(state.connections).toMatchObject({ why: 'not drained within 5000 ms' });
+    expect(state.override).toBeUndefined();
+  });
+});
+
 describe('orders', () => {
   const draining = run([turn, passed, serving, judged(false)]).state;
   it('grow from one upgrade of an epoch to the next, whatever its first agent was given', () => {

@@ -64,7 +64,12 @@ export interface UpgradeState {
   readonly override?: Override;
   readonly authorisedAt?: number;
   readonly resetAt?: number;
-  readonly connections?: { readonly old: number; readonly drained: number; readonly cut: readonly CutConnection[] };
+  readonly connections?: {
+    readonly old: number;
+    readonly drained: number;
+    readonly cut: readonly CutConnection[];
+    readonly why?: string;
+  };
   /** Asked of the agent because of a user's wish or a bound; the agent's answer ends the upgrade. */
   readonly abort?: { readonly at: number; readonly code: string; readonly message: string };
   readonly failure?: { readonly code: string; readonly message: string };
@@ -113,6 +118,7 @@ export type UpgradeEvent =
       readonly drained: number;
       readonly cut: readonly CutConnection[];
       readonly why?: string;
+      readonly override?: Override;
     }
   /** Another share of the fleet's rate. */
   | { readonly type: 'share'; readonly perSecond: number }

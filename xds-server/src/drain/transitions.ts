@@ -1,4 +1,4 @@
-import { type Estimate, isTerminal, type Verdict } from '@sluice/contract';
+import { type Estimate, isTerminal, type Override, type Verdict } from '@sluice/contract';
 import { buildOrder } from './orders.ts';
 import type { UpgradeEvent } from './state.ts';
 import type { Turn } from './turn.ts';
@@ -81,18 +81,29 @@ export function hearReset(turn: Turn, event: Of<'resetDone'>): void {
   const { state } = turn;
   if (event.epoch !== state.oldEpoch || state.resetAt !== undefined) return;
   const { old, drained, cut, why } = event;
-  turn.set({ resetAt: event.at, connections: { old, drained, cut } });
+  turn.set({ resetAt: event.at, connections: { old, drained, cut, ...(why === undefined ? {} : { why }) } });
+  const local = hearOverride(turn, event.override);
   const names = cut.slice(0, 5).map((one) => `${one.peer || one.id} (${one.protocol}${whose(one)})`);
   const tail = cut.length > names.length ? ` and ${cut.length - names.length} more` : '';
   const cutText = cut.length === 0 ? 'none cut' : `${cut.length} cut: ${names.join(', ')}${tail}`;
   const because = why === undefined ? '' : `: ${why}`;
-  const unasked = state.authorisedAt === undefined ? `, which the agent did by itself${because}` : because;
+  const unasked = state.authorisedAt === undefined && !local ? `, which the agent did by itself${because}` : because;
   turn.note(
     'reset',
     `epoch ${event.epoch} has ended${unasked}: ${old} old connections, ${drained} drained, ${cutText}`,
   );
   compareEstimate(turn, event.at);
   finish(turn, `epoch ${event.epoch} has ended: ${drained} of ${old} connections drained, ${cutText}`);
+}
+
+/** An override that the agent was given at its own socket is the one that ended the epoch. True where there is one. */
+function hearOverride(turn: Turn, given: Override | undefined): boolean {
+  const { override: known } = turn.state;
+  if (given === undefined || (given.by === known?.by && given.reason === known.reason)) return false;
+  const { by, reason, at } = given;
+  turn.set({ override: { by, reason, at } });
+  turn.note('override', `${by} reset epoch ${turn.state.oldEpoch} at the agent's own socket: ${reason}`);
+  return true;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type AgentMessage, type Hello, SluiceError } from '@sluice/contract';
+import { type AgentMessage, type Hello, MAX_OVERRIDE_TEXT, SluiceError } from '@sluice/contract';
 import { z } from 'zod';
 
 const id = z.string().min(1).max(128);
@@ -93,6 +93,9 @@ const SCHEMAS = {
     old: count,
     cut: z.array(connection).max(10_000),
     why: z.string().max(1_000).optional(),
+    override: z
+      .looseObject({ by: z.string().max(MAX_OVERRIDE_TEXT), reason: z.string().max(MAX_OVERRIDE_TEXT), at: instant })
+      .optional(),
   }),
   ended: z.looseObject({
     upgradeId: z.string().max(128),

@@ -65,8 +65,9 @@ export class Drains {
     upgradeId: string,
     epoch: number,
     override?: { readonly by: string; readonly reason: string },
+    why?: string,
   ): Promise<ResetReport> {
-    return resetEpoch(this.#context, { upgradeId, epoch, override }, (old) => {
+    return resetEpoch(this.#context, { upgradeId, epoch, override, why }, (old) => {
       this.#draining.get(epoch)?.close(false);
       this.#clear(old);
     });

@@ -102,8 +102,10 @@ export async function startCommandKeeper(
     await Promise.all(
       registry.all().map(async (epoch) => {
         const safe = await epoch.drain?.untilSafe(deadline - Date.now());
-        const override = { by: 'termination', reason: `not drained within ${config.terminationDrainMs} ms` };
-        await drains.reset(epoch.meta.endedBy ?? upgradeId, epoch.number, safe ? undefined : override);
+        const id = epoch.meta.endedBy ?? upgradeId;
+        if (safe) return drains.reset(id, epoch.number);
+        const why = `not drained within ${config.terminationDrainMs} ms`;
+        return drains.reset(id, epoch.number, { by: 'termination', reason: why }, why);
       }),
     );
   };

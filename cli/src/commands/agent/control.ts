@@ -45,11 +45,12 @@ export function localReset(plan: Plan): Command {
     .requiredOption('--epoch <number>', 'this one', whole(0, Number.MAX_SAFE_INTEGER))
     .option('--override', 'although protected connections are left')
     .option('--reason <text>', 'why, for the record')
+    .option('--by <name>', 'who, for the record (default: the user)')
     .addOption(dirOption())
-    .action((options: { epoch: number; override?: boolean; reason?: string; dir?: string }) =>
+    .action((options: { epoch: number; override?: boolean; reason?: string; by?: string; dir?: string }) =>
       plan(async (io) => {
         const { override } = overrideOf(options);
-        const body = { epoch: options.epoch, ...(override && { reason: override.reason }) };
+        const body = { epoch: options.epoch, ...override };
         print(io, JSON.stringify(await callAgent(needDir(options), 'POST', '/v1/reset', { body, timeoutMs: 30_000 })));
         return 0;
       }),

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import type { ResetReport } from '@sluice/agent/epochs/folder';
 import { countEnded, type EndedConnection, NdjsonDecoder, SluiceError } from '@sluice/contract';
 import { Command } from 'commander';
 import { dirOption, needDir, whole } from '../../lib/options.ts';
@@ -58,10 +59,15 @@ export async function readLocal(dir: string, wanted: number | undefined): Promis
       ...(meta.policy && { policy: meta.policy }),
       ...(meta.drainingSince !== undefined && { drainStartedAt: meta.drainingSince }),
       ...(order && { order: { version: order.version, ...(appliedAt !== undefined && { appliedAt }) } }),
-      ...(reset && { resetAt: reset.at, connections: { old: reset.old, drained: reset.drained, cut: reset.cut } }),
+      ...(reset && resetOf(reset)),
     },
     { upgradeId: endedBy, items, counts: countEnded(items), dropped },
   );
+}
+
+function resetOf({ at, override, old, drained, cut, why }: ResetReport): Partial<UpgradeRecord['upgrade']> {
+  const connections = { old, drained, cut, ...(why !== undefined && { why }) };
+  return { resetAt: at, connections, ...(override && { override }) };
 }
 
 function readEnded(file: string): EndedConnection[] {

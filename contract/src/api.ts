@@ -125,8 +125,10 @@ export interface ExplainItem {
   /** Whole sentences, most important first. */
   readonly why: readonly string[];
   readonly held: readonly HeldConnection[];
-  /** Every connection that still holds a request or a session; bounded as `held` is. */
+  /** Connections that still hold a request or a session, of those in `held`. */
   readonly wouldCut: readonly HeldConnection[];
+  /** How many hold one, also beyond those that are named; absent from a controller that does not say it. */
+  readonly wouldCutTotal?: number;
   readonly total: number;
   readonly protected: number;
   readonly witnesses: readonly Witness[];

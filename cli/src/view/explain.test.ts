@@ -70,6 +70,14 @@ describe('explain', () => {
     expect(explainLines(item, NOW, true).join('\n')).toContain('witness kernel: 1 open');
   });
 
+  it('counts also those that are not named', () => {
+    const text = explainLines({ ...item, total: 300, wouldCutTotal: 251 }, NOW, false).join('\n');
+    expect(text).toContain('A reset now would cut 251; those that are named, first to last:\n  1/7 ');
+    expect(text).toContain('rule sockets\n  and 250 more');
+    const none = explainLines({ ...item, wouldCut: [], wouldCutTotal: 0 }, NOW, false).join('\n');
+    expect(none).toContain('A reset now would cut nothing.');
+  });
+
   it('tells the whole drain: estimate and what it stands on, telling, cost, limits', () => {
     const more: ExplainItem = {
       ...item,

@@ -20,20 +20,24 @@ export function explainLines(item: ExplainItem, now: number, wide: boolean): str
   if (item.held.length > 0) lines.push('', ...heldTable(item.held, now, wide));
   if (item.total > item.held.length) lines.push(`only ${item.held.length} of ${item.total} are shown`);
   lines.push('', ...drainLines(item, now));
-  lines.push(
-    item.wouldCut.length === 0
-      ? 'A reset now would cut nothing.'
-      : `A reset now would cut ${item.wouldCut.length}, first to last:`,
-  );
-  for (const { connection, reason, rule } of item.wouldCut) {
-    const { peer, protocol } = connection;
-    lines.push(`  ${connection.epoch}/${connection.id}  ${peer}  ${protocol}  ${reason}  ${ruleText(rule)}`);
-  }
+  lines.push(...cutLines(item));
   if (wide) {
     for (const w of item.witnesses)
       lines.push(`witness ${w.name}: ${w.open === undefined ? `not heard, ${w.why ?? ''}` : `${w.open} open`}`);
   }
   return [...lines, `What to do: ${item.hint}`].map(clean);
+}
+
+function cutLines({ wouldCut, wouldCutTotal: total = wouldCut.length }: ExplainItem): string[] {
+  if (total === 0) return ['A reset now would cut nothing.'];
+  const more = total - wouldCut.length;
+  // Those that are not named may come before one that is.
+  const order = more > 0 ? '; those that are named, first to last:' : ', first to last:';
+  const names = wouldCut.map(({ connection, reason, rule }) => {
+    const { epoch, id, peer, protocol } = connection;
+    return `  ${epoch}/${id}  ${peer}  ${protocol}  ${reason}  ${ruleText(rule)}`;
+  });
+  return [`A reset now would cut ${total}${order}`, ...names, ...(more > 0 ? [`  and ${more} more`] : [])];
 }
 
 /** When it ends, how far the telling has come, what it costs, and its limits. */

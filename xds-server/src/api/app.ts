@@ -181,9 +181,10 @@ export function createApp(parts: AppParts): FastifyInstance {
     const state = await find(id);
     if (override !== undefined) return upgradeView(await driver.verbs.override(id, override.by, override.reason));
     if (state.phase !== 'Draining') return upgradeView(state);
-    const item = explainItem(state, true, now());
-    const cut = item.wouldCut.slice(0, 5).map(({ connection }) => `${connection.peer} (${connection.protocol})`);
-    const named = cut.length === 0 ? '' : `; it would cut ${cut.join(', ')}`;
+    const { wouldCut, wouldCutTotal = wouldCut.length } = explainItem(state, true, now());
+    const cut = wouldCut.slice(0, 5).map(({ connection }) => `${connection.peer} (${connection.protocol})`);
+    const more = wouldCutTotal > cut.length ? ` and ${wouldCutTotal - cut.length} more` : '';
+    const named = cut.length === 0 ? '' : `; it would cut ${cut.join(', ')}${more}`;
     const count = state.verdict === undefined ? 'an unknown number of' : String(state.verdict.protected);
     throw new SluiceError(
       'RESET_PROTECTED',

@@ -120,6 +120,7 @@ export function explainItem(state: UpgradeState, agentThere: boolean, now: numbe
     why: why(state, agentThere, now),
     held,
     wouldCut,
+    wouldCutTotal: cutTotal(verdict, wouldCut),
     total: verdict?.total ?? 0,
     protected: verdict?.protected ?? 0,
     witnesses: verdict?.witnesses ?? [],
@@ -132,6 +133,11 @@ export function explainItem(state: UpgradeState, agentThere: boolean, now: numbe
     limit: verdict?.limit,
     hint: hint(state, agentThere),
   });
+}
+
+/** The list is bounded, the agent's count is not; an agent from before it counted has the list alone. */
+function cutTotal(verdict: UpgradeState['verdict'], named: readonly HeldConnection[]): number {
+  return Math.max(verdict?.holding ?? 0, named.length);
 }
 
 /** A silent idle HTTP/1 connection holds nothing that its client would miss; all others may. */
@@ -171,7 +177,9 @@ function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
     if (group === undefined) groups.set(`${one.reason}/${one.rule}`, [one]);
     else group.push(one);
   }
-  for (const all of groups.values()) lines.push(sentence(all, now));
+  // Of a list that was cut short a count says the least.
+  const least = verdict.held.length < verdict.total ? 'at least ' : '';
+  for (const all of groups.values()) lines.push(sentence(all, now, least));
   if (verdict.protected > 0 && verdict.held.length < verdict.total) {
     lines.push(`${verdict.total} connections are left, ${verdict.protected} of them protected; not all are named.`);
   }
@@ -180,7 +188,7 @@ function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
     if (witness.open === undefined)
       lines.push(`The witness ${witness.name} can not be heard: ${witness.why ?? 'silent'}.`);
   }
-  lines.push(...releasedSentences(verdict.held));
+  lines.push(...releasedSentences(verdict.held, least));
   if (verdict.pastDeadline) lines.push(limitSentence(verdict.limit, state.policy));
   if (lines.length === 0) lines.push(`${verdict.summary}.`);
   return lines;
@@ -194,7 +202,7 @@ const RELEASED_TEXT: Record<NonNullable<HeldConnection['released']>, string> = {
 };
 
 /** Those that hold something and are not waited for, by rule and cause. */
-function releasedSentences(held: readonly HeldConnection[]): string[] {
+function releasedSentences(held: readonly HeldConnection[], least: string): string[] {
   const groups = new Map<string, { one: HeldConnection; count: number }>();
   for (const one of held) {
     if (one.released === undefined) continue;
@@ -202,7 +210,8 @@ function releasedSentences(held: readonly HeldConnection[]): string[] {
     groups.set(key, { one, count: (groups.get(key)?.count ?? 0) + 1 });
   }
   return [...groups.values()].map(({ one, count }) => {
-    const who = count === 1 ? `${one.connection.peer} (${one.connection.protocol}) is` : `${count} connections are`;
+    const who =
+      count === 1 ? `${one.connection.peer} (${one.connection.protocol}) is` : `${least}${count} connections are`;
     return `${who} not waited for, by rule ${one.rule}: ${RELEASED_TEXT[one.released as keyof typeof RELEASED_TEXT]}.`;
   });
 }
@@ -214,10 +223,10 @@ function limitSentence(limit: 'time' | 'memory' | undefined, policy: DrainPolicy
     : `The maximum drain time is over; ${says}.`;
 }
 
-function sentence(all: readonly [HeldConnection, ...HeldConnection[]], now: number): string {
+function sentence(all: readonly [HeldConnection, ...HeldConnection[]], now: number, least: string): string {
   const [{ reason, rule = DEFAULT_RULE }] = all;
   const names = all.slice(0, 3).map((one) => name(one.connection, now));
-  const more = all.length > names.length ? ` and ${all.length - names.length} more` : '';
+  const more = all.length > names.length ? ` and ${least}${all.length - names.length} more` : '';
   const until = Math.max(...all.map((one) => one.until ?? 0));
   const left = until > now ? `, for ${Math.ceil((until - now) / 1000)} s at most` : '';
   const verb = all.length === 1 ? 'holds' : 'hold';

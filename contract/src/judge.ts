@@ -3,7 +3,7 @@ import { type LeverName, leverOf } from './levers.ts';
 import type { DrainOrder } from './order.ts';
 import type { DrainPolicy } from './policy.ts';
 import { type Treatment, treatmentOf } from './treatment.ts';
-import type { HoldReason, ReleasedBy } from './verdict.ts';
+import type { DrainLimit, HoldReason, ReleasedBy } from './verdict.ts';
 
 /**
  * Nothing younger is told to leave, whoever's turn it is. A connection on which nothing has come yet, one in its TLS
@@ -42,7 +42,7 @@ export interface Judged {
 }
 
 /** The limit that the drain is over, if it is. */
-export function limitOf(input: JudgeInput): 'time' | 'memory' | undefined {
+export function limitOf(input: JudgeInput): DrainLimit | undefined {
   const { maxDrainMs } = input.policy;
   if (maxDrainMs > 0 && input.now >= input.drainStartedAt + maxDrainMs) return 'time';
   return input.overBudget === true ? 'memory' : undefined;

@@ -124,6 +124,7 @@ export function computeVerdict(input: VerdictInput): Verdict {
     ...(disagreement === undefined ? {} : { disagreement }),
     pastDeadline: limit !== undefined,
     ...(limit === undefined ? {} : { limit }),
+    ...(input.overBudget === true ? { overBudget: true } : {}),
   };
 }
 

@@ -142,6 +142,8 @@ describe('limits', () => {
     const over = computeVerdict(input(sessions, policy, { overBudget: true }));
     expect(over).toMatchObject({ safe: true, limit: 'memory', pastDeadline: true });
     expect(over.held[0]?.released).toBe('memory');
+    const both = computeVerdict(input(sessions, { ...policy, maxDrainMs: 60_000 }, { ...late, overBudget: true }));
+    expect(both).toMatchObject({ limit: 'time', overBudget: true });
   });
 
   it('past it the unseen are given up too, but not where a rule may protect them', () => {

@@ -77,6 +77,9 @@ export interface EpochCost {
   readonly privateBytes: number;
 }
 
+/** A limit of policy that a drain can be over. */
+export type DrainLimit = 'time' | 'memory';
+
 export interface Verdict {
   readonly safe: boolean;
   /** In one line, for a person. */
@@ -93,7 +96,9 @@ export interface Verdict {
   readonly disagreement?: string;
   /** The drain is past its deadline, or over its memory budget. */
   readonly pastDeadline: boolean;
-  readonly limit?: 'time' | 'memory';
+  readonly limit?: DrainLimit;
+  /** Over its memory budget, also where `limit` is the deadline, which was first. */
+  readonly overBudget?: boolean;
   readonly estimate?: Estimate;
   readonly pacing?: PacingProgress;
   readonly cost?: EpochCost;

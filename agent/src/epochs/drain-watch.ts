@@ -305,6 +305,7 @@ function materiallyDiffers(a: Verdict | undefined, b: Verdict): boolean {
       v.protected,
       v.holding,
       v.limit,
+      v.overBudget,
       v.disagreement,
       v.held.map((h) => [h.connection.id, h.reason, h.protected, h.connection.protocol, h.rule]),
       v.witnesses.map((w) => [w.name, w.open]),

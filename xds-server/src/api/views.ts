@@ -190,6 +190,7 @@ function why(state: UpgradeState, agentThere: boolean, now: number): string[] {
   }
   lines.push(...releasedSentences(verdict.held, least));
   if (verdict.pastDeadline) lines.push(limitSentence(verdict.limit, state.policy));
+  if (verdict.overBudget && verdict.limit === 'time') lines.push(limitSentence('memory', state.policy));
   if (lines.length === 0) lines.push(`${verdict.summary}.`);
   return lines;
 }

@@ -1,10 +1,10 @@
-import { DEFAULT_POLICY, type Phase } from '@sluice/contract';
+import { DEFAULT_POLICY, type Phase, type Verdict } from '@sluice/contract';
 import { describe, expect, it } from 'vitest';
 import { epochStatus, verdict } from '../testing/fake-agent.ts';
 import { around, FIRST, fresh, hello, judged, lists, passed, reset, run, serving, T0, turn } from '../testing/story.ts';
 import { nextWake, step } from './machine.ts';
 import { buildOrder } from './orders.ts';
-import { DEFAULT_BOUNDS, type UpgradeEvent } from './state.ts';
+import { complete, DEFAULT_BOUNDS, type UpgradeEvent } from './state.ts';
 
 describe('a good upgrade', () => {
   it('goes through its phases and gives each order once', () => {
@@ -110,6 +110,47 @@ describe('the deadline', () => {
     const draining = run([turn, passed, serving, judged(false)], fresh({ policy })).state;
     const applied = { ...draining, orderAppliedAt: T0 };
     expect(nextWake(applied, new Set(['1']))).toBeUndefined();
+  });
+});
+
+describe('the memory limit', () => {
+  const over = (more: Partial<Verdict>): UpgradeEvent[] => [
+    { type: 'verdict', epoch: 0, verdict: verdict(false, { at: T0 + 6_000, ...more }) },
+    { type: 'verdict', epoch: 0, verdict: verdict(false, { at: T0 + 7_000, ...more }) },
+  ];
+  const told = (atDeadline: 'wait' | 'ask', events: readonly UpgradeEvent[]) => {
+    const policy = { ...DEFAULT_POLICY, maxDrainMs: 10_000, atDeadline, memory: { budgetMiB: 64 } };
+    let state = run([turn, passed, serving, judged(false)], fresh({ policy })).state;
+    const texts: string[] = [];
+    for (const event of events) {
+      const result = step(state, event, around(T0 + 20_000));
+      state = result.state;
+      texts.push(...result.entries.filter((one) => one.event === 'deadline').map(({ text }) => text));
+      expect(result.commands.map(({ type }) => type)).not.toContain('authorizeReset');
+    }
+    return { state, texts };
+  };
+  const time = { limit: 'time', pastDeadline: true } as const;
+  const memory = { limit: 'memory', pastDeadline: true, overBudget: true } as const;
+  const BUDGET = 'the lingering epochs hold more than the 64 MiB that policy allows';
+
+  it.each([
+    ['wait', 'policy waits on'],
+    ['ask', 'an operator has to decide'],
+  ] as const)('%s: says so once, stays, and says the deadline too when it comes', (how, says) => {
+    const { state, texts } = told(how, [...over(memory), { type: 'tick' }, { type: 'tick' }]);
+    expect(texts).toEqual([`${BUDGET}: ${says}`, `the maximum drain time of 10 s is over: ${says}`]);
+    expect(state).toMatchObject({ phase: 'Draining', limitsRecorded: ['memory', 'time'] });
+  });
+
+  it('is said after the deadline too, whose verdict has the deadline as its limit', () => {
+    const { texts } = told('wait', [{ type: 'tick' }, ...over({ ...time, overBudget: true })]);
+    expect(texts).toEqual(['the maximum drain time of 10 s is over: policy waits on', `${BUDGET}: policy waits on`]);
+  });
+
+  it('of a state that an older controller stored nothing is said twice', () => {
+    const stored = { ...fresh(), deadlineRecorded: true };
+    expect(complete(stored)).toEqual({ ...fresh(), limitsRecorded: ['time', 'memory'] });
   });
 });
 

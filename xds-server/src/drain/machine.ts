@@ -195,8 +195,7 @@ function tickDraining(turn: Turn, bounds: Bounds): void {
     turn.sent();
   }
   const deadline = deadlineOf(turn.state);
-  if (deadline === undefined || now < deadline || turn.state.deadlineRecorded === true) return;
-  noteLimit(turn, 'time');
+  if (deadline !== undefined && now >= deadline) noteLimit(turn, 'time');
 }
 
 function share(turn: Turn, perSecond: number): void {
@@ -234,7 +233,7 @@ export function nextWake(
       return state.abort === undefined ? state.phaseSince + bounds.starting : state.abort.at + bounds.abort;
     case 'Draining': {
       const retry = state.orderAppliedAt === undefined ? retryAt(state, bounds) : undefined;
-      const deadline = state.deadlineRecorded === true ? undefined : deadlineOf(state);
+      const deadline = state.limitsRecorded?.includes('time') ? undefined : deadlineOf(state);
       if (retry === undefined || deadline === undefined) return retry ?? deadline;
       return Math.min(retry, deadline);
     }

@@ -3,6 +3,7 @@ import {
   type CheckResult,
   type CutConnection,
   completePolicy,
+  type DrainLimit,
   type DrainOrder,
   type DrainPolicy,
   type EpochStatus,
@@ -60,7 +61,8 @@ export interface UpgradeState {
   /** The first word on when the drain would be over, for the record. */
   readonly firstEstimate?: Estimate;
   readonly safeToResetAt?: number;
-  readonly deadlineRecorded?: boolean;
+  /** Limits of policy that it has reached: each is said once. */
+  readonly limitsRecorded?: readonly DrainLimit[];
   readonly override?: Override;
   readonly authorisedAt?: number;
   readonly resetAt?: number;
@@ -191,9 +193,15 @@ export const DEFAULT_BOUNDS: Bounds = {
   retryMax: 60_000,
 };
 
-/** A state as an older version of us stored it. */
-export function complete(state: UpgradeState): UpgradeState {
-  return { ...state, policy: completePolicy(state.policy) };
+/** A state as an older version of us stored it, which did not tell one limit from the other. */
+export function complete(stored: UpgradeState & { readonly deadlineRecorded?: boolean }): UpgradeState {
+  const { deadlineRecorded, ...state } = stored;
+  const limits: readonly DrainLimit[] = ['time', 'memory'];
+  return {
+    ...state,
+    policy: completePolicy(state.policy),
+    ...(deadlineRecorded === true ? { limitsRecorded: limits } : {}),
+  };
 }
 
 /** Nothing is left to do: also no old epoch that still drains although the upgrade is Failed or RolledBack. */

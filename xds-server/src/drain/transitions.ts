@@ -1,4 +1,4 @@
-import { type Estimate, isTerminal, type Override, type Verdict } from '@sluice/contract';
+import { type DrainLimit, type Estimate, isTerminal, type Override, type Verdict } from '@sluice/contract';
 import { buildOrder } from './orders.ts';
 import type { UpgradeEvent } from './state.ts';
 import type { Turn } from './turn.ts';
@@ -59,6 +59,7 @@ export function hearVerdict(turn: Turn, event: Of<'verdict'>): void {
   turn.set({ verdict: event.verdict });
   hearEstimate(turn, event.verdict);
   if (event.verdict.limit !== undefined) noteLimit(turn, event.verdict.limit);
+  if (event.verdict.overBudget === true) noteLimit(turn, 'memory');
   if (isTerminal(state.phase)) {
     // What an upgrade that was given up has left behind is ended by the same rule; anew where the agent took it back meanwhile.
     const news = state.authorisedAt === undefined || state.verdict?.safe === false;
@@ -107,12 +108,13 @@ function hearOverride(turn: Turn, given: Override | undefined): boolean {
 }
 
 /**
- * A limit of policy is reached: said once. Whom it gives up is the agent's to say, whose verdict knows the rule of each
+ * A limit of policy is reached: each is said once. Whom it gives up is the agent's to say, whose verdict knows the rule of each
  * connection.
  */
-export function noteLimit(turn: Turn, limit: 'time' | 'memory'): void {
-  if (turn.state.deadlineRecorded === true) return;
-  turn.set({ deadlineRecorded: true });
+export function noteLimit(turn: Turn, limit: DrainLimit): void {
+  const { limitsRecorded = [] } = turn.state;
+  if (limitsRecorded.includes(limit)) return;
+  turn.set({ limitsRecorded: [...limitsRecorded, limit] });
   const { atDeadline, maxDrainMs, memory } = turn.state.policy;
   const reached =
     limit === 'time'

@@ -1,9 +1,12 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { claimBlock } from '../harness/ports.ts';
+import { type Child, start } from '../harness/process.ts';
+import { Asking } from './asking.ts';
 
 const run = promisify(execFile);
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -20,11 +23,12 @@ interface Packed {
 let folder: string;
 const packed: Packed[] = [];
 
-/** A command in the installed folder; nothing of this checkout may help it. */
+/** Nothing of this checkout may help what runs in the installed folder. */
+const env = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_OPTIONS|NODE_PATH|SLUICE_)/.test(name)),
+);
+
 function inFolder(command: string, args: readonly string[]): Promise<{ stdout: string; stderr: string }> {
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(npm_|VITEST|NODE_OPTIONS|NODE_PATH|SLUICE_)/.test(name)),
-  );
   return run(command, args, { cwd: folder, env, timeout: COMMAND_MS });
 }
 
@@ -89,4 +93,44 @@ test('an agent loads neither gRPC nor protobuf', async () => {
     console.log(heavy.length);`;
   const { stdout } = await inFolder('node', ['--input-type=module', '-e', script]);
   expect(stdout).toBe('0\n');
+});
+
+test('the helper for Node servers as it is published: two servers change hands, every request is answered', async () => {
+  copyFileSync(join(import.meta.dirname, 'user/server.mjs'), join(folder, 'server.mjs'));
+  const block = await claimBlock();
+  const [http1, http2] = [await block.port(), await block.port()];
+  const args = ['--import', '@sluice/agent/listen-fd/behind', 'server.mjs', join(folder, 'listen.sock')];
+  const generation = (ready: RegExp): Promise<Child> =>
+    start('node', [...args, `127.0.0.1:${http1}`, `127.0.0.1:${http2}`], { name: 'server', cwd: folder, env, ready });
+  const asking = new Asking(http1, http2);
+  const running: Child[] = [];
+  try {
+    running.push(await generation(/^serving$/));
+    const [first] = running as [Child];
+    await asking.untilEachHeard(first.pid);
+    running.push(await generation(/^serving, taken over$/));
+    const [, second] = running as [Child, Child];
+    // The kept connections are told to leave, so nobody has to be sent away for this.
+    expect(await first.ended).toEqual({ code: 0, signal: null });
+    expect(first.tail).toContain('drained true, left 0');
+    await asking.untilEachHeard(second.pid);
+    await asking.stop();
+    expect(asking.failures).toEqual([]);
+    expect([...new Set(asking.heard.map(({ pid }) => pid))]).toEqual([first.pid, second.pid]);
+    // The other way to end: nobody comes after this one.
+    second.kill('SIGTERM');
+    expect(await second.ended).toEqual({ code: 0, signal: null });
+  } finally {
+    await asking.stop();
+    for (const child of running) await child.stop();
+    await block.release();
+  }
+});
+
+test('the helper’s types, as a program of its user is compiled against them', async () => {
+  copyFileSync(join(import.meta.dirname, 'user/types.ts'), join(folder, 'types.ts'));
+  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2024', '--types', 'node'];
+  await inFolder(join(ROOT, 'node_modules/.bin/tsc'), [...options, 'types.ts']);
+  const { exports } = JSON.parse(readFileSync(join(folder, 'node_modules/@sluice/agent/package.json'), 'utf8'));
+  expect(exports['./*']).toMatchObject({ types: './dist/*.d.ts' });
 });

@@ -2,7 +2,7 @@ import { playParent } from '../broker/index.ts';
 import { Epoch } from '../epochs/epoch.ts';
 import { isAlive } from '../epochs/proc.ts';
 import { hasQuic, relayQuicOn } from '../epochs/quic.ts';
-import { methodNamed } from '../methods/index.ts';
+import { ENVOY_METHODS, methodNamed } from '../methods/index.ts';
 import { accepts } from '../methods/reuse-port/plain.ts';
 import { asOthers } from '../native/sched.ts';
 import type { KeeperContext } from './context.ts';
@@ -53,7 +53,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
 async function settle(context: KeeperContext, starting: Epoch): Promise<void> {
   const { registry, log } = context;
   const old = starting.meta.parent === undefined ? undefined : registry.get(starting.meta.parent);
-  const method = methodNamed(starting.meta.method ?? 'hot-restart');
+  const method = methodNamed(ENVOY_METHODS, starting.meta.method ?? 'hot-restart');
   if (await method.settle({ context, starting, old })) {
     starting.update({ state: 'serving', servingSince: context.now() });
     old?.update({ state: 'draining', drainingSince: context.now() });

@@ -144,7 +144,7 @@ export class Upgrades {
   async #methodFor(target: UpgradeTarget, binary: string, serving: Serving): Promise<HandoverMethod> {
     const version = await binaryVersion(binary);
     const { method, check } = await methodFor({ ...(await this.#preflightInput(target, binary, version)), serving });
-    if (method !== undefined) return methodNamed(method);
+    if (method !== undefined) return methodNamed(ENVOY_METHODS, method);
     throw new SluiceError('PREFLIGHT_METHOD', `expected a handover method that can do this, found: ${check.found}`);
   }
 

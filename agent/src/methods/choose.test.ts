@@ -1,7 +1,7 @@
 import type { CheckResult, MethodName, MethodWish } from '@sluice/contract';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { type Candidate, chooseMethod } from './choose.ts';
+import { type Candidate, chooseMethod, methodNamed } from './choose.ts';
 
 const good: CheckResult = { name: 'a', ok: true, found: 'fine' };
 const bad = (name: string, found: string): CheckResult => ({
@@ -13,6 +13,8 @@ const bad = (name: string, found: string): CheckResult => ({
 });
 const hot = (...checks: CheckResult[]): Candidate => ({ name: 'hot-restart', checks });
 const reuse = (...checks: CheckResult[]): Candidate => ({ name: 'reuse-port', checks });
+
+const NONE_HERE = 'expected hot-restart or reuse-port for this kind of proxy, found listen-fd';
 
 it('takes hot restart where it can', () => {
   expect(chooseMethod('auto', [hot(good), reuse(good)])).toMatchObject({
@@ -45,7 +47,15 @@ it('refuses with the reasons of every method when none can', () => {
 it('takes or refuses a method that was asked for, never another one', () => {
   expect(chooseMethod('reuse-port', [hot(good), reuse(good)]).method).toBe('reuse-port');
   expect(chooseMethod('hot-restart', [hot(bad('v', 'x')), reuse(good)])).toMatchObject({ check: { ok: false } });
-  expect(chooseMethod('listen-fd', [hot(good), reuse(good)]).check.found).toBe('listen-fd is no way to hand over here');
+  expect(chooseMethod('listen-fd', [hot(good), reuse(good)]).check.found).toBe(NONE_HERE);
+});
+
+it('a method by name: the one, or a refusal by the names that there are', () => {
+  const methods = [hot(), reuse()];
+  expect(methodNamed(methods, 'reuse-port')).toBe(methods[1]);
+  expect(() => methodNamed(methods, 'listen-fd')).toThrow(
+    expect.objectContaining({ code: 'PREFLIGHT_METHOD', message: NONE_HERE }),
+  );
 });
 
 it('chooses only what passed all of its checks, the first such, and refuses otherwise', () => {

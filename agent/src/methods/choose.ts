@@ -1,4 +1,4 @@
-import type { CheckResult, MethodName, MethodWish } from '@sluice/contract';
+import { type CheckResult, type MethodName, type MethodWish, SluiceError } from '@sluice/contract';
 import { failed, passed } from '../preflight/result.ts';
 
 /** What one method's own checks found for one handover. */
@@ -29,9 +29,20 @@ export function chooseMethod(wish: MethodWish, candidates: readonly Candidate[])
     const why = wish === 'auto' ? (before === '' ? 'the first choice' : `not ${before}`) : 'as asked for';
     return { method: chosen.name, checks: chosen.checks, check: passed('method', `${chosen.name}: ${why}`) };
   }
-  const reasons = asked.length === 0 ? `${wish} is no way to hand over here` : asked.map(whyNot).join('; ');
+  const reasons = asked.length === 0 ? noneHere(candidates, wish) : asked.map(whyNot).join('; ');
   const found = wish === 'auto' ? `no method can: ${reasons}` : reasons;
   return { checks: asked.flatMap(({ checks }) => checks), check: failed('method', 'PREFLIGHT_METHOD', found) };
+}
+
+/** The one of that name. Throws PREFLIGHT_METHOD where it is a way of another kind of proxy. */
+export function methodNamed<M extends { readonly name: MethodName }>(methods: readonly M[], name: MethodName): M {
+  const found = methods.find((method) => method.name === name);
+  if (!found) throw new SluiceError('PREFLIGHT_METHOD', noneHere(methods, name));
+  return found;
+}
+
+function noneHere(methods: readonly { readonly name: MethodName }[], name: string): string {
+  return `expected ${methods.map((one) => one.name).join(' or ')} for this kind of proxy, found ${name}`;
 }
 
 function can({ checks }: Candidate): boolean {

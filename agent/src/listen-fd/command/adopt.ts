@@ -3,8 +3,8 @@ import { isAlive } from '../../epochs/proc.ts';
 import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { CommandEpoch } from './epoch.ts';
+import { listenFd } from './method.ts';
 import { HeldSockets } from './sockets.ts';
-import { stopAccepting } from './upgrades.ts';
 
 /**
  * Takes over what an earlier agent of this run folder left running. One that was only starting is killed: the one before
@@ -22,15 +22,17 @@ export async function adopt(context: CommandContext, drains: Drains): Promise<bo
     }
     const epoch = new CommandEpoch(folder, meta, { log, endSignal: spec.endSignal });
     log('info', 'epoch adopted', { epoch: epoch.number, state: meta.state, pid: meta.pid });
-    if (meta.state === 'starting') await epoch.kill();
-    else registry.add(epoch);
+    if (meta.state !== 'starting' || (await listenFd.settle({ context, starting: epoch, old: undefined }))) {
+      registry.add(epoch);
+    }
   }
   const serving = registry.serving();
   if (serving) context.sockets = HeldSockets.adopt(spec.listen, serving.group.main);
   for (const epoch of registry.all()) {
     const { state, endedBy = serving?.meta.createdBy ?? '', policy = config.policy ?? DEFAULT_POLICY } = epoch.meta;
-    if (state === 'serving' && epoch !== serving) await stopAccepting(context, epoch);
-    if (epoch !== serving) drains.begin(epoch, endedBy, policy);
+    if (epoch === serving) continue;
+    if (state === 'serving' && serving) await listenFd.settle({ context, starting: serving, old: epoch });
+    drains.begin(epoch, endedBy, policy);
   }
   return serving !== undefined;
 }

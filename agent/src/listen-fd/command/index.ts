@@ -20,7 +20,8 @@ import { HeldSockets } from './sockets.ts';
 import { type CommandSpec, resolveSpec } from './spec.ts';
 import { startEpoch } from './start.ts';
 import { openStatus } from './status.ts';
-import { stopAccepting, Upgrades } from './upgrades.ts';
+import { stopAccepting } from './stop.ts';
+import { Upgrades } from './upgrades.ts';
 
 export type { CommandSpec } from './spec.ts';
 

@@ -1,23 +1,20 @@
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { completePolicy, type DrainPolicy, SluiceError, type UpgradeTarget } from '@sluice/contract';
 import { resolveBinary } from '../../keeper/config.ts';
 import { type Checked, reportServing, Starts, type UpgradeRequest } from '../../keeper/starts.ts';
+import { chooseMethod, methodNamed } from '../../methods/choose.ts';
+import type { HandoverMethod } from '../../methods/types.ts';
 import { failed, passed } from '../../preflight/result.ts';
 import type { CommandContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import type { CommandEpoch } from './epoch.ts';
-import { runCommand } from './launch.ts';
+import { type CommandKind, listenFd } from './method.ts';
 import { checkCommandPolicy } from './policy.ts';
-import { fill } from './spec.ts';
-import { startEpoch, versionOf } from './start.ts';
+import { versionOf } from './start.ts';
 
-export const METHOD = 'listen-fd';
-
-const STOP_BOUND_MS = 10_000;
-const STOP_FIRST_LOOK_MS = 5;
-const STOP_LOOK_MS = 100;
+/** The ways to hand over where epochs inherit the sockets, the best first. */
+const COMMAND_METHODS: readonly HandoverMethod<CommandKind>[] = [listenFd];
 
 /** From the serving epoch to a new one on the same sockets. */
 export class Upgrades {
@@ -35,14 +32,10 @@ export class Upgrades {
 
   /** Nothing of the serving epoch is touched. */
   async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
-    const { config, spec, sockets, registry } = this.#context;
+    const { config, registry } = this.#context;
     const serving = registry.serving();
     const from = serving && { from: serving.meta.version };
     const file = resolve(target.bootstrap ?? serving?.meta.config ?? config.bootstrap);
-    if (target.method !== undefined && target.method !== 'auto' && target.method !== METHOD) {
-      const found = `${target.method} is a way between two Envoys; this proxy is another one`;
-      return { ok: false, checks: [failed('method', 'PREFLIGHT_METHOD', found)], ...from };
-    }
     let binary: string;
     try {
       binary = resolveBinary(target.to, config.envoys);
@@ -56,20 +49,12 @@ export class Upgrades {
         ...from,
       };
     }
-    const checks = [passed('method', METHOD), passed('binary', binary), checkCommandPolicy(completePolicy(policy))];
-    if (spec.check === undefined) checks.push(passed('configuration', `${file}, not checked: no check is configured`));
-    else {
-      const words = { BINARY: binary, CONFIG: file, DIR: config.dir };
-      const args = fill(spec.check, words);
-      const { code, text } = await runCommand(binary, args, { sockets: sockets.list, env: spec.env, cwd: config.dir });
-      checks.push(
-        code === 0
-          ? passed('configuration', file)
-          : failed('configuration', 'PREFLIGHT_BOOTSTRAP', `exit ${code ?? 'in no time'}: ${text.slice(-800)}`),
-      );
-    }
+    const subject = { context: this.#context, binary, file };
+    const asked = COMMAND_METHODS.map(async (one) => ({ name: one.name, checks: await one.check(subject) }));
+    const { method, checks: own, check } = chooseMethod(target.method ?? 'auto', await Promise.all(asked));
+    const checks = [passed('binary', binary), ...own, check, checkCommandPolicy(completePolicy(policy))];
     const to = await versionOf(this.#context, binary);
-    return { ok: checks.every(({ ok }) => ok), checks, ...from, to };
+    return { ok: checks.every(({ ok }) => ok), checks, ...from, to, ...(method && { method }) };
   }
 
   /** Repeating a start that is done reports it again. On failure `failed` is sent, with what serves now. */
@@ -93,25 +78,27 @@ export class Upgrades {
     const old = registry.serving();
     if (!old) throw new SluiceError('PHASE_REFUSED', 'expected an epoch that serves, found none; it may be restarting');
     const began = now();
-    const epoch = await startEpoch(
-      this.#context,
-      {
-        binary: resolveBinary(target.to, config.envoys),
-        config: resolve(target.bootstrap ?? old.meta.config),
-        upgradeId,
-        parent: old.number,
-        before: { binary: old.meta.binary, config: old.meta.config },
+    const { method: wish = 'auto' } = target;
+    const method = methodNamed(COMMAND_METHODS, wish === 'auto' ? listenFd.name : wish);
+    const { epoch } = await method.handOver({
+      context: this.#context,
+      old,
+      start: {
+        target: {
+          binary: resolveBinary(target.to, config.envoys),
+          config: resolve(target.bootstrap ?? old.meta.config),
+          ...method.line(old.meta, { createdBy: upgradeId }),
+        },
+        aborted,
+        watch: this.#watch,
       },
-      aborted,
-    );
-    this.#watch(epoch);
-    // Both accept for a moment, out of the same queue.
-    await stopAccepting(this.#context, old);
+    });
     this.#drains.begin(old, upgradeId, policy);
     this.#report(upgradeId, epoch, old);
     log('info', 'new epoch serves', {
       epoch: epoch.number,
       version: epoch.meta.version,
+      method: method.name,
       old: old.number,
       ms: now() - began,
     });
@@ -119,24 +106,5 @@ export class Upgrades {
 
   #report(upgradeId: string, epoch: CommandEpoch, old: CommandEpoch | undefined): void {
     reportServing(this.#context, upgradeId, { epoch, old, at: epoch.meta.servingSince ?? this.#context.now() });
-  }
-}
-
-/**
- * The stop signal, and then the kernel's word that its listeners are closed. One that does not obey within the bound
- * accepts on, beside its successor; its drain says so and is never safe until it has obeyed.
- */
-export async function stopAccepting({ spec, log, signal }: CommandContext, epoch: CommandEpoch): Promise<void> {
-  // One without connections ends at once: no crash.
-  epoch.ending = true;
-  epoch.group.signal(spec.stopSignal);
-  const end = performance.now() + STOP_BOUND_MS;
-  // The kernel has no event for a listener that closes; this lasts some milliseconds.
-  for (let wait = STOP_FIRST_LOOK_MS; epoch.group.accepts(); wait = Math.min(2 * wait, STOP_LOOK_MS)) {
-    if (performance.now() > end) {
-      const { stopSignal } = spec;
-      return log('warn', 'an old epoch accepts still after its stop signal', { epoch: epoch.number, stopSignal });
-    }
-    await delay(wait, undefined, { signal });
   }
 }

@@ -5,6 +5,16 @@ import type { HoldReason, ReleasedBy } from './verdict.ts';
 /** How a connection of an old epoch ended: by itself or its client, closed while idle, cut by us, or with its epoch. */
 export type EndedHow = 'left' | 'closed-idle' | 'cut' | 'crashed';
 
+/** The first word on when a connection would end, by the order to leave or from when it was seen. Epoch milliseconds. */
+export interface EndEstimate {
+  readonly at: number;
+  /** As likely as not; in nine of ten cases. Absent where it might never end. */
+  readonly endsAt?: number;
+  readonly endsLate?: number;
+  /** How much later than `endsAt` it ended; less than 0: sooner. */
+  readonly lateMs?: number;
+}
+
 /** The end of one connection of an old epoch, as the record of the upgrade keeps it. */
 export interface EndedConnection {
   readonly connection: Connection;
@@ -19,6 +29,8 @@ export interface EndedConnection {
   readonly rule: string;
   /** Set for one that was cut: why policy did not wait on; absent where somebody's override ended it. */
   readonly released?: ReleasedBy;
+  /** Absent for one that ended before anything was said of it. */
+  readonly estimate?: EndEstimate;
 }
 
 /** At most so many ends are kept of one upgrade; the record says how many more there were. */

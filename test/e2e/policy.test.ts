@@ -42,6 +42,8 @@ async function explained(url: string, args: readonly string[], ...wanted: readon
 interface Recorded {
   readonly upgrade: UpgradeView;
   readonly phases: readonly { readonly phase: string }[];
+  readonly estimate?: object;
+  readonly accuracy?: { readonly connections: number; readonly medianErrorMs: number };
   readonly ended: EndedView;
 }
 
@@ -144,14 +146,23 @@ rules:
   expect(endOf(record, kept)).toMatchObject({ how: 'left', lever: 'wait', rule: 'kept sockets' });
   expect(endOf(record, chat)).toMatchObject({ how: 'left', rule: 'chat rooms', connection: { route: 'chat' } });
   expect(endOf(record, short)).toMatchObject({ how: 'cut', released: 'protection-over', rule: 'short sockets' });
+  for (const client of [quiet, kept, chat, short]) {
+    const { at, estimate: { at: said = 0, endsAt = 0, lateMs = 0 } = {} } = endOf(record, client) as EndedConnection;
+    expect([said > 0, lateMs]).toEqual([true, at - endsAt]);
+  }
+  // The one that was cut would have lasted longer.
+  expect(record.accuracy?.connections).toBeGreaterThanOrEqual(3);
+  expect(record.accuracy?.medianErrorMs).toBeGreaterThanOrEqual(0);
   expect(record.phases.map(({ phase }) => phase)).toEqual(
     expect.arrayContaining(['Idle', 'Preflight', 'Starting', 'Draining', 'SafeToReset', 'Resetting', 'Done']),
   );
   const csv = path.join(block.dir, 'record.csv');
   expect((await sluice(url, 'record', id, '--out', csv)).exit).toBe(0);
-  expect((await sluice(url, 'record', id)).out).toMatch(
+  const whole = (await sluice(url, 'record', id)).out;
+  expect(whole).toMatch(
     new RegExp(`${escaped(short.peer)} +upgrade +rule short sockets: cut at .* by its protection was over`),
   );
+  expect(whole).toMatch(/estimates of \d+ connections that ended as they would: median error /);
 });
 
 // 1.38.3 has no V8: the kernel lists its connections, so that only peers and listeners' addresses are known of them.
@@ -231,8 +242,8 @@ test('1.36.4: at the deadline a rule may wait on; what an override cuts is recor
   const out = path.join(block.dir, 'record.csv');
   expect((await sluice(url, 'record', upgrade.id, '--out', out)).exit).toBe(0);
   const rows = readFileSync(out, 'utf8').split('\r\n');
-  expect(rows.find((row) => row.includes(kept.peer))).toMatch(/,cut,cut,wait on,upgrade,,jo$/);
-  expect(rows.find((row) => row.includes(given.peer))).toMatch(/,cut,cut,default,upgrade,deadline,$/);
+  expect(rows.find((row) => row.includes(kept.peer))).toMatch(/,cut,cut,wait on,upgrade,,jo,/);
+  expect(rows.find((row) => row.includes(given.peer))).toMatch(/,cut,cut,default,upgrade,deadline,,/);
 });
 
 test("1.40.0: an override at the agent's own socket is in the controller's record and the agent's, with who gave it", async () => {
@@ -244,6 +255,9 @@ test("1.40.0: an override at the agent's own socket is in the controller's recor
   const kept = await opened(webSocket(port, '127.0.0.2'));
   const upgrade = await controller.startUpgrade('edge', await envoyBinary('1.39.3'));
   await explained(url, [], new RegExp(`${escaped(kept.peer)} +upgrade .* default +yes +upgrade`));
+  await until('the drain is estimated', async () => (await controller.upgrade(upgrade.id)).firstEstimate, {
+    limitMs: 20_000,
+  });
   const override = ['--override', '--reason', 'the node goes down'];
   const reset = await sluice(url, 'agent', 'reset', '--dir', dir, '--epoch', '0', ...override);
   expect(reset).toMatchObject({ exit: 0, err: '' });
@@ -260,9 +274,12 @@ test("1.40.0: an override at the agent's own socket is in the controller's recor
       new RegExp(`${escaped(kept.peer)} +upgrade .*: cut at .* by the override of ${by} `),
     );
     const rows = (await sluice(url, ...from, '--format', 'csv')).out.split('\r\n');
-    expect(rows.find((row) => row.includes(kept.peer))?.endsWith(`,cut,cut,default,upgrade,,${by}`)).toBe(true);
+    expect(rows.find((row) => row.includes(kept.peer))?.includes(`,cut,cut,default,upgrade,,${by},`)).toBe(true);
     const json = JSON.parse((await sluice(url, ...from, '--format', 'json')).out) as Recorded;
     expect(json.upgrade.override).toMatchObject({ by, reason: 'the node goes down', at: expect.any(Number) });
+    const first = { at: expect.any(Number), endsAt: expect.any(Number) };
+    expect(json.estimate).toMatchObject({ first, endedAt: expect.any(Number), lateMs: expect.any(Number) });
+    expect(endOf(json, kept)?.estimate).toMatchObject({ ...first, lateMs: expect.any(Number) });
   }
 });
 

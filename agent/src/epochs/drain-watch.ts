@@ -3,6 +3,7 @@ import type {
   DrainOrder,
   DrainPolicy,
   EpochCost,
+  Estimate,
   HeldConnection,
   Verdict,
   Witness,
@@ -10,6 +11,7 @@ import type {
 import { allHeld, closableIdle, computeVerdict, nextChangeAt, type VerdictInput, wouldBeCut } from '@sluice/contract';
 import type { Log } from '../log.ts';
 import type { Pacer } from '../pacing/pacer.ts';
+import { rateOf } from '../pacing/rate.ts';
 import type { Forecast } from './forecast.ts';
 import type { Deeds, Ledger } from './ledger.ts';
 
@@ -51,6 +53,8 @@ export interface DrainWatchOptions {
   readonly onVerdict: (verdict: Verdict) => void;
   readonly ledger?: Ledger;
   readonly forecast?: Forecast;
+  /** The first word on the whole drain's end, once the order is in force and it is known who is told when. */
+  readonly onEstimate?: (estimate: Estimate) => void;
   readonly log: Log;
   readonly now?: () => number;
 }
@@ -89,6 +93,7 @@ export class DrainWatch {
     idleClosed: new Set(),
     cut: new Map(),
     told: (connection) => this.pacer?.last(connection) ?? connection,
+    expected: (id) => this.#options.forecast?.first(id),
   };
   readonly #options: DrainWatchOptions;
   readonly #now: () => number;
@@ -105,6 +110,7 @@ export class DrainWatch {
   #listed = false;
   #accepts = false;
   #forecast: ReturnType<Forecast['look']> | undefined;
+  #estimated = false;
   #cost: EpochCost | undefined;
 
   constructor(options: DrainWatchOptions) {
@@ -133,7 +139,18 @@ export class DrainWatch {
   applied(order: DrainOrder, at: number): void {
     this.order = order;
     this.orderAppliedAt = order.action === 'drain' ? (this.orderAppliedAt ?? at) : undefined;
+    if (order.action === 'stop') {
+      this.#estimated = false;
+      this.#options.forecast?.forget();
+    }
     this.poke();
+  }
+
+  /** Says when each will have ended, as of the last look: an order is in force from now on, and nobody has left by it yet. */
+  foretell(): void {
+    const { forecast } = this.#options;
+    if (forecast === undefined || this.#input === undefined || this.orderAppliedAt === undefined) return;
+    if (!this.#estimated) forecast.look(allHeld(this.#input), this.#untilTurnMs(this.#input), this.#now(), true);
   }
 
   /** True once the verdict is safe, false when `ms` are over before. */
@@ -250,12 +267,27 @@ export class DrainWatch {
     const pacing = this.pacer?.progress();
     const extra = { ...(this.#cost && { cost: this.#cost }), ...(pacing && { pacing }) };
     if (forecast === undefined) return { ...verdict, ...extra };
-    if (verdict.safe || since(this.#forecast?.estimate.at) >= FORECAST_EVERY_MS) {
-      const turnMs = pacing && pacing.perSecond > 0 ? (pacing.left / pacing.perSecond / 2) * 1_000 : 0;
-      this.#forecast = forecast.look(allHeld(input), turnMs, now);
+    const begun = this.orderAppliedAt !== undefined;
+    // While it is being prepared who is told when, the list may not be whole.
+    const first = begun && this.awaitsPacer === undefined && !this.#estimated;
+    if (first || verdict.safe || since(this.#forecast?.estimate.at) >= FORECAST_EVERY_MS) {
+      this.#forecast = forecast.look(allHeld(input), this.#untilTurnMs(input), now, begun);
     }
     const { estimate, ends } = this.#forecast as ReturnType<Forecast['look']>;
+    if (first && !verdict.safe) {
+      this.#estimated = true;
+      this.#options.onEstimate?.(estimate);
+    }
     return { ...verdict, ...extra, estimate, held: verdict.held.map(ends) };
+  }
+
+  /** How long one that waits to be told waits for it, about. */
+  #untilTurnMs({ connections }: VerdictInput): number {
+    const { awaitsPacer, pacer } = this;
+    const { perSecond, left } = awaitsPacer
+      ? { perSecond: rateOf(awaitsPacer), left: connections.length }
+      : (pacer?.progress() ?? { perSecond: 0, left: 0 });
+    return perSecond > 0 ? (left / perSecond / 2) * 1_000 : 0;
   }
 
   async #look(): Promise<void> {

@@ -68,3 +68,18 @@ it('one whose protection ends is not expected to last longer', () => {
   const { estimate } = forecast.look([held('1', { until: 3_600_500 })], 0, 3_600_000);
   expect(estimate.endsLate).toBeLessThanOrEqual(3_600_520);
 });
+
+it('what it says first of a connection is kept until that ends, from when it counts', () => {
+  const forecast = new Forecast(join(folder, 'none.json'), () => DEFAULT_POLICY);
+  forecast.look([held('1')], 0, 1_000);
+  expect(forecast.first('1')).toBeUndefined();
+  const { ends } = forecast.look([held('1')], 0, 2_000, true);
+  const { endsAt, endsLate } = ends(held('1'));
+  forecast.look([held('1'), held('2')], 0, 9_000, true);
+  expect(forecast.first('1')).toEqual({ at: 2_000, endsAt, endsLate });
+  expect(forecast.first('2')?.at).toBe(9_000);
+  forecast.ended([{ ...(ended(1)[0] as EndedConnection), connection: session('1') }]);
+  expect(forecast.first('1')).toBeUndefined();
+  forecast.forget();
+  expect(forecast.first('2')).toBeUndefined();
+});

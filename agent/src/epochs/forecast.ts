@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import {
   type Connection,
   type DrainPolicy,
+  type EndEstimate,
   type EndedConnection,
   type Estimate,
   estimateEnds,
@@ -24,6 +25,8 @@ export class Forecast {
   /** What this drain saw, and that with what those before saw. */
   #own = NO_LIFETIMES;
   #lifetimes: Lifetimes;
+  /** What was said first of each one that is open. */
+  #first = new Map<string, EndEstimate>();
 
   /** `file`: what earlier drains saw; written by `save`. `envoy`: version of the Envoy that drains. */
   constructor(file: string, policy: () => DrainPolicy, envoy?: string) {
@@ -35,6 +38,7 @@ export class Forecast {
 
   ended(items: readonly EndedConnection[]): void {
     for (const { connection, at, how } of items) {
+      this.#first.delete(connection.id);
       // Those that we ended say nothing of how long they would have lasted.
       if (how !== 'left') continue;
       const { kind, forMs, waits } = lifeOf(connection, this.#policy(), at, this.#envoy);
@@ -44,15 +48,32 @@ export class Forecast {
     }
   }
 
-  /** `untilTurnMs`: how long one that waits for its turn waits for it, about. */
+  /** What was said first of an open one's end, for the record. */
+  first(id: string): EndEstimate | undefined {
+    return this.#first.get(id);
+  }
+
+  /** The drain is taken back: what was said of it counts no more. */
+  forget(): void {
+    this.#first.clear();
+  }
+
+  /**
+   * `untilTurnMs`: how long one that waits for its turn waits for it, about. `counts`: the order is in force, so what is
+   * said first of a connection is held against it.
+   */
   look(
     held: readonly HeldConnection[],
     untilTurnMs: number,
     now: number,
+    counts = false,
   ): { readonly estimate: Estimate; readonly ends: (one: HeldConnection) => HeldConnection } {
     const open = held.map((one) => this.#open(one.connection, one.until, untilTurnMs, now));
     const { each, all, observed } = estimateEnds(open, this.#lifetimes);
     const byId = new Map(held.map((one, n) => [one.connection.id, each[n]]));
+    for (const [id, remaining = {}] of counts ? byId : []) {
+      if (!this.#first.has(id)) this.#first.set(id, { at: now, ...at(remaining, now) });
+    }
     return {
       estimate: { at: now, observed, ...at(all, now) },
       ends: (one) => ({ ...one, ...at(byId.get(one.connection.id) ?? {}, now) }),

@@ -118,6 +118,18 @@ describe('Ledger', () => {
     ]);
   });
 
+  it('has beside each end what was said of it first, and how much later it was', () => {
+    const { ends, ledger } = begin();
+    const expected = (id: string) => (id === '3' ? undefined : { at: 900, ...(id === '1' && { endsAt: 1_500 }) });
+    ledger.look([held('1'), held('2'), held('3')], nothing, 1_000);
+    ledger.look([], { ...nothing, expected }, 1_100);
+    expect(ends.map(({ estimate }) => estimate)).toEqual([
+      { at: 900, endsAt: 1_500, lateMs: -400 },
+      { at: 900 },
+      undefined,
+    ]);
+  });
+
   it('what an earlier agent cut is named by the reset, and told once', () => {
     const { ends, ledger: first } = begin();
     const one = held('1', { protocol: 'tcp' }, { reason: 'tcp', holds: true });

@@ -1,6 +1,7 @@
 import type {
   Connection,
   DrainPolicy,
+  EndEstimate,
   EndedConnection,
   EndedHow,
   HeldConnection,
@@ -17,6 +18,8 @@ export interface Deeds {
   readonly envoy?: string | undefined;
   /** A connection that has gone, as it was told to leave; the last look at it may have been before that. */
   readonly told?: (connection: Connection) => Connection;
+  /** What was first said of its end. */
+  readonly expected?: (id: string) => EndEstimate | undefined;
 }
 
 /**
@@ -120,6 +123,7 @@ function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
   const idle = deeds.idleClosed.has(connection.id) && !one.protected;
   const how: EndedHow = cut ? 'cut' : idle ? 'closed-idle' : 'left';
   const released = cut?.released;
+  const first = deeds.expected?.(connection.id);
   return {
     connection,
     at,
@@ -128,6 +132,7 @@ function endOf(one: HeldConnection, deeds: Deeds, at: number): EndedConnection {
     reason,
     rule,
     ...(released !== undefined && { released }),
+    ...(first && { estimate: { ...first, ...(first.endsAt !== undefined && { lateMs: at - first.endsAt }) } }),
   };
 }
 

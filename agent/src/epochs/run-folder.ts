@@ -1,6 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutConnection, DrainOrder, DrainPolicy, EpochState, Override } from '@sluice/contract';
+import type { CutConnection, DrainOrder, DrainPolicy, EpochState, Estimate, Override } from '@sluice/contract';
 
 /** How an old epoch ended. `old`: its connections when it stopped accepting; `cut`: those that the reset ended. */
 export interface ResetReport {
@@ -36,6 +36,8 @@ export interface EpochNotes {
   readonly policy?: DrainPolicy;
   readonly order?: DrainOrder;
   readonly orderAppliedAt?: number;
+  /** What was said first of the end of its drain. */
+  readonly firstEstimate?: Estimate;
   /** Open connections when it stopped accepting. */
   readonly oldConnections?: number;
   /** Given, and the reset begun by it may have cut some already. */

@@ -59,6 +59,11 @@ export function openDrain({ registry, now, log }: FrontContext, old: AnyEpoch, o
     policy,
     sources,
     onVerdict,
+    onEstimate: (firstEstimate) => {
+      // One that an earlier agent noted of this drain is the first; one of a drain that was taken back is none.
+      const known = old.meta.firstEstimate?.at ?? Number.NEGATIVE_INFINITY;
+      if (known < (watch.orderAppliedAt ?? 0)) old.update({ firstEstimate });
+    },
     ledger,
     forecast,
     log,

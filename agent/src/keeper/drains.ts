@@ -4,6 +4,7 @@ import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
 import { writeOrder } from '../epochs/order-file.ts';
 import { pressureForAll, writePressure } from '../levers/pressure.ts';
+import { rateOf } from '../pacing/rate.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
 import { weighLingering } from './budget.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
@@ -17,7 +18,7 @@ import {
   tellVerdict,
 } from './drain-parts.ts';
 import { EndedOutbox } from './ended.ts';
-import { rateOf, startPacing } from './pace.ts';
+import { startPacing } from './pace.ts';
 import { type ResetWish, resetEpoch } from './resets.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
@@ -111,6 +112,7 @@ export class Drains {
       }
     }
     watch.awaitsPacer = order;
+    watch.foretell();
     const begun = resumed || before?.action === 'drain';
     startPacing(this.#context, old, order, begun)
       .catch((error: unknown) => {

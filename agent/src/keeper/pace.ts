@@ -3,6 +3,7 @@ import { canChoose, type DrainOrder, leavesSomeAlone, needsMarks, tellsAnybody }
 import type { Epoch } from '../epochs/epoch.ts';
 import { ageOfPressure, PRESET_DURATION_MS, writePressure } from '../levers/pressure.ts';
 import { Pacer } from '../pacing/pacer.ts';
+import { rateOf } from '../pacing/rate.ts';
 import type { Usual } from '../pacing/usual.ts';
 import { readDurations } from '../witnesses/durations.ts';
 import type { KeeperContext } from './context.ts';
@@ -10,14 +11,6 @@ import { loadWatch, usualOf } from './load.ts';
 
 /** The filter of a quiet worker begins to track within a second. */
 const LISTED_MS = 2_500;
-
-/** The rate of an order, connections a second; 0 = all at once. */
-export function rateOf(order: DrainOrder): number {
-  const own = order.policy.pacing.perSecond;
-  const share = order.pace?.perSecond;
-  if (share === undefined) return own;
-  return own === 0 ? share : Math.min(own, share);
-}
 
 /**
  * The agent's part of an order: tells the connections of the old epoch to leave, at the order's rate. `resumed`: an

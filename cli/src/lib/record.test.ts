@@ -107,10 +107,10 @@ it('ndjson is one object a line, each with its kind', () => {
 it('csv quotes what it must, and no cell is a formula', () => {
   const rows = encodeRecord(recordOf(upgrade, view), 'csv').trimEnd().split('\r\n');
   expect(rows).toHaveLength(4);
-  expect(rows[0]?.split(',')).toHaveLength(18);
+  expect(rows[0]?.split(',')).toHaveLength(22);
   expect(rows[1]).toContain(`"in, ""out""",'=cmd(),http2,2026-01-01T11:59:55.000Z`);
-  expect(rows[2]).toMatch(/,cut,cut,sockets,upgrade,memory,$/);
-  expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,jo$/);
+  expect(rows[2]).toMatch(/,cut,cut,sockets,upgrade,memory,,,,,$/);
+  expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,jo,,,,$/);
 });
 
 it('what the end of its agent cut is told apart from an override, with its reason', () => {
@@ -118,10 +118,38 @@ it('what the end of its agent cut is told apart from an override, with its reaso
   const why = 'not drained within 5000 ms';
   const record = recordOf({ ...rest, connections: { old: 3, drained: 1, cut: [], why } }, view);
   const rows = encodeRecord(record, 'csv').trimEnd().split('\r\n');
-  expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,termination$/);
+  expect(rows[3]).toMatch(/,cut,cut,sockets,upgrade,,termination,,,,$/);
   const text = recordLines(record).join('\n');
   expect(text).toContain(`ended before its verdict was safe: ${why}`);
   expect(text).toContain('cut at 12:00:04.000 by the end of its agent');
+});
+
+it('says of each connection how right its first estimate was, and of all that ended as they would', () => {
+  const estimated = (id: string, lateMs: number, change: Partial<EndedConnection> = {}): EndedConnection => {
+    const at = AT + 4_000;
+    return ended(id, { estimate: { at: AT, endsAt: at - lateMs, endsLate: at - lateMs + 1_000, lateMs }, ...change });
+  };
+  const all = [
+    ended('0', { estimate: { at: AT } }),
+    estimated('1', -300),
+    estimated('2', 500, { how: 'closed-idle' }),
+    estimated('3', 2_000),
+    estimated('4', -100),
+    estimated('5', 90_000, cut),
+  ];
+  const record = recordOf(upgrade, { ...view, items: all });
+  expect(record.accuracy).toEqual({ connections: 4, medianErrorMs: 400, byLatest: 3 });
+  expect(recordOf(upgrade, { ...view, items: all.slice(0, 4) }).accuracy).toMatchObject({ medianErrorMs: 500 });
+  const text = recordLines(record).join('\n');
+  expect(text).toContain(
+    'estimates of 4 connections that ended as they would: median error 400ms; 3 had ended by the latest that was said',
+  );
+  expect(text).toContain('estimated for 11:58:34.000: 1m30s later');
+  const rows = encodeRecord(record, 'csv').split('\r\n');
+  expect(rows[0]?.endsWith(',estimated_at,estimated_end,estimated_latest,late_ms')).toBe(true);
+  expect(rows[2]).toMatch(/,2026-01-01T12:00:00.000Z,2026-01-01T12:00:04.300Z,2026-01-01T12:00:05.300Z,-300$/);
+  const kinds = encodeRecord(record, 'ndjson').split('\n');
+  expect(kinds.find((line) => line.includes('"accuracy"'))).toContain('"medianErrorMs":400');
 });
 
 it('of an upgrade that drained nothing yet there is a record too', () => {

@@ -17,7 +17,18 @@ export interface UpgradeRecord {
   readonly steps: readonly RecordEntry[];
   /** What was said of the drain's end when it began, and when it ended in truth. */
   readonly estimate?: { readonly first: Estimate; readonly endedAt: number; readonly lateMs?: number };
+  /** What was said first of single connections, beside when they ended. */
+  readonly accuracy?: EstimateAccuracy;
   readonly ended: Omit<EndedView, 'upgradeId'>;
+}
+
+/** Of the connections that ended as they would: what was cut, or died with its epoch, would have lasted longer. */
+export interface EstimateAccuracy {
+  readonly connections: number;
+  /** Of the differences between `endsAt` and the end, whatever their sign. */
+  readonly medianErrorMs: number;
+  /** How many had ended by the time that nine of ten were said to have ended by. */
+  readonly byLatest: number;
 }
 
 export interface PhaseSpan {
@@ -47,7 +58,29 @@ export function recordOf(
           ...(firstEstimate.endsAt !== undefined && { lateMs: endedAt - firstEstimate.endsAt }),
         };
   const phases = phasesOf(record, upgrade.createdAt);
-  return { v: 1, upgrade, phases, steps: record, ...(estimate && { estimate }), ended: { items, counts, dropped } };
+  const accuracy = accuracyOf(items);
+  return {
+    v: 1,
+    upgrade,
+    phases,
+    steps: record,
+    ...(estimate && { estimate }),
+    ...(accuracy && { accuracy }),
+    ended: { items, counts, dropped },
+  };
+}
+
+function accuracyOf(items: readonly EndedConnection[]): EstimateAccuracy | undefined {
+  const own = items.filter(({ how, estimate }) => estimate && (how === 'left' || how === 'closed-idle'));
+  const errors = own.flatMap(({ estimate }) => (estimate?.lateMs === undefined ? [] : [Math.abs(estimate.lateMs)]));
+  if (errors.length === 0) return undefined;
+  errors.sort((a, b) => a - b);
+  const middle = errors.length / 2;
+  const [low = 0, high = 0] = [errors[Math.ceil(middle) - 1], errors[Math.floor(middle)]];
+  const byLatest = own.filter(({ at, estimate: { lateMs, endsLate = Number.POSITIVE_INFINITY } = {} }) => {
+    return lateMs !== undefined && at <= endsLate;
+  }).length;
+  return { connections: errors.length, medianErrorMs: Math.round((low + high) / 2), byLatest };
 }
 
 /** Each phase from the step that began it to the next one's; a phase that was gone back to is there twice. */
@@ -67,12 +100,13 @@ export function encodeRecord(record: UpgradeRecord, format: Exclude<RecordFormat
 }
 
 /** One object a line, each with its `kind`; the connections come last, in the order in which they ended. */
-function ndjsonOf({ v, upgrade, phases, steps, estimate, ended }: UpgradeRecord): string {
+function ndjsonOf({ v, upgrade, phases, steps, estimate, accuracy, ended }: UpgradeRecord): string {
   const lines: object[] = [
     { kind: 'upgrade', v, upgrade },
     ...phases.map((one) => ({ kind: 'phase', ...one })),
     ...steps.map((one) => ({ kind: 'step', ...one })),
     ...(estimate === undefined ? [] : [{ kind: 'estimate', ...estimate }]),
+    ...(accuracy === undefined ? [] : [{ kind: 'accuracy', ...accuracy }]),
     ...ended.counts.map((one) => ({ kind: 'count', ...one })),
     ...ended.items.map((one) => ({ kind: 'ended', ...one })),
     { kind: 'end', items: ended.items.length, dropped: ended.dropped },
@@ -99,6 +133,10 @@ const COLUMNS: readonly [string, (one: EndedConnection, record: UpgradeRecord) =
   ['reason', ({ reason }) => reason],
   ['released', ({ released }) => released],
   ['override_by', (one, { upgrade }) => (one.how === 'cut' && one.released === undefined ? cutBy(upgrade) : undefined)],
+  ['estimated_at', ({ estimate }) => instant(estimate?.at)],
+  ['estimated_end', ({ estimate }) => instant(estimate?.endsAt)],
+  ['estimated_latest', ({ estimate }) => instant(estimate?.endsLate)],
+  ['late_ms', ({ estimate }) => estimate?.lateMs],
 ];
 
 /** Whose word cut what policy would have waited for: a person's, or the end of the agent, which left no more time. */
@@ -113,7 +151,8 @@ function csvOf(record: UpgradeRecord): string {
 }
 
 function cell(value: string | number | undefined): string {
-  const text = String(value ?? '');
+  if (typeof value === 'number') return String(value);
+  const text = value ?? '';
   // A cell that begins like a formula is run by spreadsheets; a client chose what its peer name is.
   const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;

@@ -1,4 +1,4 @@
-import type { EndedConnection } from '@sluice/contract';
+import type { EndEstimate, EndedConnection } from '@sluice/contract';
 import type { UpgradeRecord } from '../lib/record.ts';
 import { clean, table } from '../lib/table.ts';
 import { formatSpan } from '../lib/time.ts';
@@ -25,7 +25,7 @@ export function recordLines(record: UpgradeRecord): string[] {
     lines.push(`override by ${by} at ${time(at)}: ${reason}`);
   }
   if (upgrade.failure !== undefined) lines.push(`failed: ${upgrade.failure.code}: ${upgrade.failure.message}`);
-  lines.push(...drainLines(record), ...estimateLines(record), ...endedLines(record));
+  lines.push(...drainLines(record), ...estimateLines(record), ...accuracyLines(record), ...endedLines(record));
   if (steps.length > 0) lines.push('', ...steps.map(recordLine));
   if (ended.dropped > 0) lines.push(`${ended.dropped} more connections ended and were not kept one by one`);
   return lines.map(clean);
@@ -77,6 +77,15 @@ function estimateLines({ estimate }: UpgradeRecord): string[] {
   return [`estimate at ${time(first.at)}: ${likely}${late}, ${seen}; it took ${spanText(endedAt - first.at)}${off}`];
 }
 
+function accuracyLines({ accuracy }: UpgradeRecord): string[] {
+  if (accuracy === undefined) return [];
+  const { connections, medianErrorMs, byLatest } = accuracy;
+  const all = connections === 1 ? '1 connection' : `${connections} connections`;
+  return [
+    `estimates of ${all} that ended as they would: median error ${spanText(medianErrorMs)}; ${byLatest} had ended by the latest that was said`,
+  ];
+}
+
 function endedLines({ upgrade, ended }: UpgradeRecord): string[] {
   const { connections } = upgrade;
   const lines: string[] = [];
@@ -108,13 +117,18 @@ const WHY: Record<NonNullable<EndedConnection['released']>, string> = {
 
 /** How one connection of an old epoch ended. `upgrade`: whose override there was, or why it ended before its time. */
 export function endedLine(
-  { connection, at, how, lever, rule, reason, released }: EndedConnection,
+  { connection, at, how, lever, rule, reason, released, estimate }: EndedConnection,
   upgrade: Pick<UpgradeRecord['upgrade'], 'override' | 'connections'> = {},
 ): string {
   const { epoch, id, peer, protocol } = connection;
   const held = reason === undefined ? '' : `, last waited for as ${reason}`;
   const cause = how === 'cut' ? ` by ${released === undefined ? wordOf(upgrade) : (WHY[released] ?? released)}` : '';
-  return `${epoch}/${id}  ${peer}  ${protocol}  ${ruleText(rule)}: ${how} at ${time(at)}${cause} (lever ${lever}${held})`;
+  return `${epoch}/${id}  ${peer}  ${protocol}  ${ruleText(rule)}: ${how} at ${time(at)}${cause} (lever ${lever}${held})${lateText(estimate)}`;
+}
+
+function lateText({ endsAt, lateMs }: Partial<EndEstimate> = {}): string {
+  if (endsAt === undefined || lateMs === undefined) return '';
+  return `, estimated for ${time(endsAt)}: ${spanText(Math.abs(lateMs))} ${lateMs < 0 ? 'sooner' : 'later'}`;
 }
 
 function wordOf({ override, connections }: Pick<UpgradeRecord['upgrade'], 'override' | 'connections'>): string {

@@ -57,7 +57,10 @@ export class Drains {
 
   apply(order: DrainOrder, via: 'link' | 'local'): void {
     const old = this.#context.registry.get(order.epoch);
-    takeOrder(this.#context, old, { given: order, via }, (complete, at) => old?.drain?.applied(complete, at));
+    takeOrder(this.#context, old, { given: order, via }, (complete, at) => {
+      old?.drain?.applied(complete, at);
+      old?.drain?.foretell();
+    });
   }
 
   /** Judged once more, then ended; see resetEpoch. */

@@ -59,6 +59,7 @@ export async function readLocal(dir: string, wanted: number | undefined): Promis
       ...(meta.policy && { policy: meta.policy }),
       ...(meta.drainingSince !== undefined && { drainStartedAt: meta.drainingSince }),
       ...(order && { order: { version: order.version, ...(appliedAt !== undefined && { appliedAt }) } }),
+      ...(meta.firstEstimate && { firstEstimate: meta.firstEstimate }),
       ...(reset && resetOf(reset)),
     },
     { upgradeId: endedBy, items, counts: countEnded(items), dropped },

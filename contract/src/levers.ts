@@ -98,7 +98,7 @@ export const LEVERS: readonly LeverRow[] = [
     lever: 'age-pressure',
     expect: 'goaway',
     effect:
-      'GOAWAY as for HTTP/2, also by Envoy’s own drain, which a handover of QUIC needs; seen by the admin’s count only, so no rule or pace is for it',
+      'GOAWAY as for HTTP/2, also by Envoy’s own drain, which a handover of QUIC needs; seen by the admin’s count only, so no rule or pace is for it. TCP connections beside it have no pace either (policies.md)',
     racy: false,
     evidence: {
       kind: 'measured',

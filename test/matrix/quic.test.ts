@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { CheckResult } from '@sluice/contract';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ENVOY_VERSIONS, envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
@@ -21,6 +22,55 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
+/** The epochs' listeners, one over QUIC and one over TCP, and an Envoy as HTTP/3 client, which repeats nothing. */
+async function rig(from: string, workers: number) {
+  const block = await claimBlock();
+  cleanups.push(() => block.release());
+  const port = async () => await block.port();
+  const [quic, tcp, http] = [await port(), await port(), await port()];
+  const ports = {
+    http: await port(),
+    http2: await port(),
+    grpc: await port(),
+    tcp: await port(),
+    control: await port(),
+  };
+  const upstream = await startUpstream(ports);
+  cleanups.push(() => upstream.close());
+  const dir = path.join(block.dir, 'run');
+  const bootstrap = path.join(block.dir, 'envoy.json');
+  const front = path.join(block.dir, 'front.json');
+  writeFileSync(bootstrap, JSON.stringify(quicBootstrap({ quic, tcp, upstream: ports.http })));
+  writeFileSync(front, JSON.stringify(frontBootstrap({ listen: http, quic })));
+  cleanups.push(() => endEpochs(dir));
+  const config = {
+    proxy: 'quic',
+    dir,
+    bootstrap,
+    envoy: await envoyBinary(from),
+    baseId: block.baseId(),
+    concurrency: workers,
+    policy: { http1: { silentIdleGraceMs: 1_000 } },
+  };
+  return { config, front, http, tcp, upstream };
+}
+
+async function startKeeper(config: Parameters<typeof KeeperProcess.start>[0]): Promise<KeeperProcess> {
+  const keeper = await KeeperProcess.start(config);
+  cleanups.push(() => keeper.child.kill('SIGKILL'));
+  return keeper;
+}
+
+async function startClient({ front, http }: { front: string; http: number }): Promise<void> {
+  const client = await start(await envoyBinary('1.40.0'), ['-c', front, '--disable-hot-restart', '-l', 'error'], {});
+  cleanups.push(() => client.stop());
+  await until('the way through both answers', async () => {
+    const response = await fetch(`http://127.0.0.1:${http}/`);
+    await response.arrayBuffer();
+    return response.ok ? true : undefined;
+  });
+}
+
 /** Raw HTTP/1 clients -> an Envoy as HTTP/3 client, which repeats nothing -> the epochs -> the upstream. */
 describe.each(versions)('HTTP/3, Envoy %s', (from) => {
   const to = ENVOY_VERSIONS[ENVOY_VERSIONS.indexOf(from) + 1] ?? from;
@@ -35,43 +85,10 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
         ]
       : []),
   ])('hands over with no request failed, $how', async ({ killed, workers }) => {
-    const block = await claimBlock();
-    cleanups.push(() => block.release());
-    const port = async () => await block.port();
-    const [quic, tcp, http] = [await port(), await port(), await port()];
-    const ports = {
-      http: await port(),
-      http2: await port(),
-      grpc: await port(),
-      tcp: await port(),
-      control: await port(),
-    };
-    const upstream = await startUpstream(ports);
-    cleanups.push(() => upstream.close());
-    const dir = path.join(block.dir, 'run');
-    const bootstrap = path.join(block.dir, 'envoy.json');
-    const front = path.join(block.dir, 'front.json');
-    writeFileSync(bootstrap, JSON.stringify(quicBootstrap({ quic, tcp, upstream: ports.http })));
-    writeFileSync(front, JSON.stringify(frontBootstrap({ listen: http, quic })));
-    cleanups.push(() => endEpochs(dir));
-    const config = {
-      proxy: 'quic',
-      dir,
-      bootstrap,
-      envoy: await envoyBinary(from),
-      baseId: block.baseId(),
-      concurrency: workers,
-      policy: { http1: { silentIdleGraceMs: 1_000 } },
-    };
-    let keeper = await KeeperProcess.start(config);
-    cleanups.push(() => keeper.child.kill('SIGKILL'));
-    const client = await start(await envoyBinary('1.40.0'), ['-c', front, '--disable-hot-restart', '-l', 'error'], {});
-    cleanups.push(() => client.stop());
-    await until('the way through both answers', async () => {
-      const response = await fetch(`http://127.0.0.1:${http}/`);
-      await response.arrayBuffer();
-      return response.ok ? true : undefined;
-    });
+    const all = await rig(from, workers);
+    const { config, http, upstream } = all;
+    let keeper = await startKeeper(config);
+    await startClient(all);
     const targets = { host: '127.0.0.1', http, tls: 0, tcp: 0 };
     const load = new Http1Client(targets, { name: 'http3', connections: 12, rate: 200, maxDelayMs: 1_500 });
     load.start();
@@ -89,7 +106,7 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
       await keeper.child.ended;
       // Longer than a client waits for a QUIC connection that says nothing.
       await sleep(AWAY_MS);
-      keeper = await KeeperProcess.start(config);
+      keeper = await startKeeper(config);
     }
     expect((await long).map(({ status }) => status)).toEqual(ids.map(() => 200));
     const reset = await keeper.line('old epoch reset', () => true, 40_000);
@@ -99,6 +116,55 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
     const waited = { name: 'long', answered: new Set(ids), refused: new Set<string>(), failedIds: new Set<string>() };
     expect(reconcile([load.tally, waited], upstream.seen)).toEqual([]);
     expect(reset.cut).toBe(0);
+    expect((await keeper.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
+  });
+
+  it('a pace that Envoy’s own drain would break is refused; by the default TCP beside it loses nothing either', async () => {
+    const all = await rig(from, 2);
+    const { config, http, tcp, upstream } = all;
+    const paced = { ...config, policy: { ...config.policy, pacing: { perSecond: 5 } } };
+    const first = await startKeeper(paced);
+    await startClient(all);
+    const loads = [
+      new Http1Client({ host: '127.0.0.1', http, tls: 0, tcp: 0 }, { name: 'http3', connections: 6, rate: 60 }),
+      new Http1Client(
+        { host: '127.0.0.1', http: tcp, tls: 0, tcp: 0 },
+        { name: 'keep-alive', connections: 12, rate: 120 },
+      ),
+    ];
+    for (const load of loads) load.start();
+    const answers = async (more: number) => {
+      const wanted = loads.map(({ tally }) => tally.answered.size + more);
+      const there = () => loads.every(({ tally }, i) => tally.answered.size > (wanted[i] ?? 0));
+      await until('answers', () => (there() ? true : undefined));
+    };
+    await answers(100);
+    const target = { to: await envoyBinary(to) };
+    const policyOf = ({ body }: { body: Record<string, unknown> }) =>
+      (body.checks as CheckResult[]).find(({ name }) => name === 'policy');
+    const refused = await first.call('POST', '/v1/upgrade', target);
+    expect(refused.body.ok).toBe(false);
+    expect(policyOf(refused)).toMatchObject({ ok: false, code: 'SLUICE_PREFLIGHT_POLICY' });
+    expect(policyOf(refused)?.found).toMatch(/^pacing\.perSecond 5: Envoy’s own drain, .* \(quic\)/);
+    expect((await first.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[0, 'serving']]);
+    first.child.kill('SIGKILL');
+    await first.child.ended;
+
+    const keeper = await startKeeper(config);
+    const taken = await keeper.call('POST', '/v1/upgrade', target);
+    expect(taken.body.ok, JSON.stringify(taken.body)).toBe(true);
+    expect(policyOf(taken)?.found).toMatch(/^Envoy’s own drain, .* \(quic\), tells TCP connections too/);
+    const reset = await keeper.line('old epoch reset', () => true, 40_000);
+    expect(reset.cut).toBe(0);
+    await answers(100);
+    await Promise.all(loads.map((load) => load.stop()));
+    expect(loads.flatMap(({ tally }) => tally.failures)).toEqual([]);
+    expect(
+      reconcile(
+        loads.map(({ tally }) => tally),
+        upstream.seen,
+      ),
+    ).toEqual([]);
     expect((await keeper.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
   });
 });

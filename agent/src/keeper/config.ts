@@ -31,7 +31,7 @@ export interface KeeperConfig {
   readonly hotRestart?: boolean;
   /**
    * Envoy's --drain-time-s, as the user has it: how long connections of a listener live on that an LDS update replaces
-   * while its epoch serves. Our drains do not use it. Default: Envoy's own, 600.
+   * while its epoch serves. Our drains do not use it; Envoy's own, which runs beside ours with QUIC, does. Default: Envoy's, 600.
    */
   readonly drainTimeS?: number;
   /** Worker threads, pinned for all epochs. Default: the number of cores. */

@@ -9,7 +9,7 @@ import { methodFor, type PreflightInput, preflight, type Serving } from '../pref
 import { checkLevers } from '../preflight/levers.ts';
 import { checkPolicy } from '../preflight/policy.ts';
 import { failed } from '../preflight/result.ts';
-import { quicListenAddresses } from '../witnesses/listener-kinds.ts';
+import { type QuicListeners, quicListeners } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
@@ -45,14 +45,15 @@ export class Upgrades {
   /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
   async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
     const serving = this.#context.registry.serving()?.meta;
-    const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version));
+    const quic = await this.#quic();
+    const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version, quic));
     if (serving === undefined) return result;
-    const kept = checkPolicy(completePolicy(policy), serving);
+    const kept = checkPolicy(completePolicy(policy), { ...serving, quic: quic.names });
     const levers = checkLevers(serving.version, result.to);
     return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, levers, kept] };
   }
 
-  async #checkTarget(target: UpgradeTarget, from: string | undefined): Promise<Checked> {
+  async #checkTarget(target: UpgradeTarget, from: string | undefined, quic: QuicListeners): Promise<Checked> {
     const known = from === undefined ? {} : { from };
     let binary: string;
     try {
@@ -64,7 +65,10 @@ export class Upgrades {
     const to = await binaryVersion(binary).catch(() => undefined);
     const versions = { ...known, ...(to !== undefined && { to }) };
     try {
-      return { ...(await preflight(await this.#preflightInput(target, binary, to ?? '0'))), ...versions };
+      return {
+        ...(await preflight(await this.#preflightInput(target, { binary, version: to ?? '0', quic }))),
+        ...versions,
+      };
     } catch (thrown) {
       const found = toSluiceError(thrown).message;
       return {
@@ -75,12 +79,20 @@ export class Upgrades {
     }
   }
 
+  /** Of the serving epoch. What its admin does not tell is UDP of no known kind, and refused as that. */
+  async #quic(): Promise<QuicListeners> {
+    const none: QuicListeners = { names: [], addresses: [] };
+    const epoch = this.#context.registry.serving();
+    return epoch ? await quicListeners(epoch.admin).catch(() => none) : none;
+  }
+
   /** Throws what is wrong with the bootstrap. */
-  async #preflightInput(target: UpgradeTarget, binary: string, version: string): Promise<PreflightInput> {
+  async #preflightInput(
+    target: UpgradeTarget,
+    { binary, version, quic }: { binary: string; version: string; quic: QuicListeners },
+  ): Promise<PreflightInput> {
     const { config, registry } = this.#context;
-    const epoch = registry.serving();
-    const serving = epoch?.meta;
-    const quic = epoch ? await quicListenAddresses(epoch.admin).catch((): string[] => []) : [];
+    const serving = registry.serving()?.meta;
     const source = target.bootstrap ?? serving?.bootstrap ?? config.bootstrap;
     return {
       binary,
@@ -89,9 +101,9 @@ export class Upgrades {
       concurrency: serving?.concurrency ?? config.concurrency,
       runFolder: registry.root,
       udpAddresses: serving
-        ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []).filter((one) => !quic.includes(one))
+        ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []).filter((one) => !quic.addresses.includes(one))
         : [],
-      quic: quic.length > 0,
+      quic: quic.names.length > 0,
       hotRestart: config.hotRestart,
       wish: target.method ?? 'auto',
       methods: ENVOY_METHODS,
@@ -143,7 +155,8 @@ export class Upgrades {
   /** Chosen anew at the start: what the preflight found may be hours old. Throws PREFLIGHT_METHOD. */
   async #methodFor(target: UpgradeTarget, binary: string, serving: Serving): Promise<HandoverMethod> {
     const version = await binaryVersion(binary);
-    const { method, check } = await methodFor({ ...(await this.#preflightInput(target, binary, version)), serving });
+    const input = await this.#preflightInput(target, { binary, version, quic: await this.#quic() });
+    const { method, check } = await methodFor({ ...input, serving });
     if (method !== undefined) return methodNamed(ENVOY_METHODS, method);
     throw new SluiceError('PREFLIGHT_METHOD', `expected a handover method that can do this, found: ${check.found}`);
   }

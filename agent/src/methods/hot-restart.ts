@@ -28,7 +28,8 @@ export const hotRestart: HandoverMethod = {
       originalStart: old.meta.lineStartedAt ?? old.meta.startedAt,
       // drain_listeners without `graceful`: they stop, and nobody is told; that is for the drain (source/server/admin,
       // listeners_handler.cc).
-      // With QUIC the request itself is needed: only by it does the parent pass its child's packets on.
+      // With QUIC the request itself is needed: only by it does the parent pass its child's packets on. Envoy's own drain
+      // begins with it, so policy's pace is not kept: preflight/policy.ts.
       ...(quic
         ? { bindsBeside: (fd: number) => besideQuic(fd, plan.concurrency) }
         : { stopListeners: () => old.admin.post('/drain_listeners') }),

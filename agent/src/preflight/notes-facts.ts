@@ -1,3 +1,5 @@
+import { isQuic } from '@sluice/contract/presets/index';
+
 /**
  * What a serving Envoy's admin says of the limits that it keeps by itself: parsed, nothing decided. Listeners and clusters
  * come as Any or, from our own controller, as TypedStruct; the fields in either spelling of Envoy's JSON.
@@ -35,6 +37,8 @@ export interface ListenerFacts {
   readonly globalLimits: readonly string[];
   /** Listeners with TLS whose session tickets have no configured keys. */
   readonly randomTickets: readonly string[];
+  /** Listeners over QUIC. */
+  readonly quic: readonly string[];
 }
 
 type Json = Record<string, unknown>;
@@ -75,10 +79,12 @@ export function listenerFacts(dumps: readonly unknown[]): ListenerFacts {
   const limits: LocalLimit[] = [];
   const globalLimits = new Set<string>();
   const randomTickets = new Set<string>();
+  const quic: string[] = [];
   for (const config of configs(dumps)) {
     const listener = either(object(either(config, 'active_state')), 'listener') ?? config.listener;
     const subject = object(listener ?? either(config, 'route_config'));
     const where = `${listener === undefined ? 'route configuration' : 'listener'} ${nameOf(subject)}`;
+    if (listener !== undefined && isQuic(subject)) quic.push(nameOf(subject));
     walk(subject, '', (type, body, name) => {
       const kind = type.startsWith(FILTERS) ? type.slice(FILTERS.length) : '';
       const what = LOCAL[kind];
@@ -87,7 +93,7 @@ export function listenerFacts(dumps: readonly unknown[]): ListenerFacts {
       if (type === DOWNSTREAM_TLS && ticketsAreRandom(body)) randomTickets.add(nameOf(subject));
     });
   }
-  return { limits, globalLimits: [...globalLimits], randomTickets: [...randomTickets] };
+  return { limits, globalLimits: [...globalLimits], randomTickets: [...randomTickets], quic };
 }
 
 /** Sum of cluster.*.upstream_cx_active; undefined where the stats are left out. */

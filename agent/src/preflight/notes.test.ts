@@ -121,6 +121,18 @@ describe('plan notes', () => {
     expect(listenerFacts([{ configs: [{ listener }] }]).randomTickets).toEqual([]);
   });
 
+  it('warns that Envoy’s own drain runs beside ours where a listener speaks QUIC', () => {
+    const listeners = ['h3', 'edge'].map((name) => ({
+      active_state: { listener: { name, udp_listener_config: { quic_options: {} } } },
+    }));
+    const facts = listenerFacts([LISTENERS, { configs: listeners }, ROUTES]);
+    const notes = planNotes({ ...NOTHING, listeners: facts }, DEFAULT_POLICY);
+    expect(text(notes, 'drain')).toEqual([
+      expect.stringMatching(/^warn: listeners h3, edge over QUIC: .*over TCP too within seconds, whatever the pace/),
+    ]);
+    expect(text(planNotes({ ...NOTHING, listeners: listenerFacts([LISTENERS]) }, DEFAULT_POLICY), 'drain')).toEqual([]);
+  });
+
   it('names a few and counts the rest', () => {
     const configs = Array.from({ length: 9 }, (_, n) => ({
       cluster: { name: `c${n}`, circuit_breakers: { thresholds: [{ max_requests: n + 1 }] } },

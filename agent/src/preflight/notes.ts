@@ -172,7 +172,7 @@ function sessionNotes({ connections, listeners }: PlanFacts, policy: DrainPolicy
   ];
 }
 
-function drainNotes({ envoy, open, connections, drain }: PlanFacts, policy: DrainPolicy): PlanNote[] {
+function drainNotes({ envoy, open, connections, drain, listeners }: PlanFacts, policy: DrainPolicy): PlanNote[] {
   const about = 'drain';
   const notes: PlanNote[] = [];
   const total = open ?? connections?.length;
@@ -193,6 +193,11 @@ function drainNotes({ envoy, open, connections, drain }: PlanFacts, policy: Drai
         : `told to leave at ${perSecond} a second: the last one after ${span((total / perSecond) * 1_000)} at the earliest`;
     const grace = `a silent HTTP/1 connection has ${span(policy.http1.silentIdleGraceMs)} from then`;
     notes.push({ about, level: 'info', text: `${count(total, 'open connection')} ${lasts}; ${grace}; ${limit}` });
+  }
+  const quic = listeners?.quic ?? [];
+  if (quic.length > 0) {
+    const text = `${quic.length === 1 ? 'listener' : 'listeners'} ${short(quic)} over QUIC: Envoy’s own drain begins with the handover, and tells busy connections over TCP too within seconds, whatever the pace of ours`;
+    notes.push({ about, level: 'warn', text });
   }
   if (drain !== undefined && drain.observed >= 1 && drain.likely !== undefined) {
     const late = drain.late === undefined ? '' : `, ${span(drain.late)} in nine of ten cases`;

@@ -17,9 +17,15 @@ export async function httpListenAddresses(admin: AdminConnection): Promise<strin
   return listeners.filter((one) => !isQuic(one) && speaksHttp(one)).flatMap(addressesOf);
 }
 
-/** The addresses of the QUIC listeners, by the admin's config dump. */
-export async function quicListenAddresses(admin: AdminConnection): Promise<string[]> {
-  return (await listenersOf(admin)).filter((one) => isQuic(one)).flatMap(addressesOf);
+export interface QuicListeners {
+  readonly names: readonly string[];
+  readonly addresses: readonly string[];
+}
+
+/** By the admin's config dump. */
+export async function quicListeners(admin: AdminConnection): Promise<QuicListeners> {
+  const found = (await listenersOf(admin)).filter((one) => isQuic(one));
+  return { names: found.map(({ name }) => name || 'unnamed'), addresses: found.flatMap(addressesOf) };
 }
 
 async function listenersOf(admin: AdminConnection): Promise<(Listener & Json)[]> {
@@ -40,6 +46,7 @@ interface SocketAddress {
 }
 
 interface Listener {
+  readonly name?: string;
   readonly address?: { readonly socket_address?: SocketAddress; readonly pipe?: { readonly path?: string } };
   readonly additional_addresses?: readonly { readonly address?: Listener['address'] }[];
   readonly filter_chains?: readonly unknown[];

@@ -11,9 +11,18 @@ import { failed, passed } from './result.ts';
 
 type Subject = PreflightInput & { readonly serving: Serving };
 
+/** What the kernel of this network can do. */
+export interface KernelReader {
+  readonly migratesRequests: () => boolean | undefined;
+  readonly whyNotSteer: () => Promise<string | undefined>;
+}
+
+const KERNEL: KernelReader = { migratesRequests, whyNotSteer };
+
 /** Two Envoys can listen on the same addresses side by side, and new connections can be steered from one to the other. */
-export async function reusePortChecks(subject: Subject): Promise<CheckResult[]> {
-  return [owner(subject), listeners(subject), quic(subject), admin(subject), await steering(subject), migration()];
+export async function reusePortChecks(subject: Subject, kernel = KERNEL): Promise<CheckResult[]> {
+  const shared = [owner(subject), listeners(subject), quic(subject), admin(subject)];
+  return [...shared, await steering(subject, kernel), migration(kernel)];
 }
 
 /** Whose packet one is, the two Envoys know only when one is the other's hot restart parent. */
@@ -82,9 +91,9 @@ function admin({ serving, mergedBootstrap, runFolder }: Subject): CheckResult {
   return failed(name, 'PREFLIGHT_ADMIN', `${address} for both`);
 }
 
-async function steering({ serving }: Subject): Promise<CheckResult> {
+async function steering({ serving }: Subject, reader: KernelReader): Promise<CheckResult> {
   const name = 'steering';
-  const { why, migrates } = await steeringOf(serving.pid);
+  const { why, migrates } = await steeringOf(serving.pid, reader);
   if (why === undefined) return passed(name, 'new connections can be steered to the new epoch');
   return migrates
     ? passed(name, `not possible (${why}), nor needed: the kernel migrates what waits`)
@@ -99,10 +108,9 @@ export interface Steering {
 }
 
 /** Tried on the kernel, and on the listen sockets of the process, of which a dup is taken and closed. */
-export async function steeringOf(pid: number): Promise<Steering> {
-  const migrates = migratesRequests() === true;
-  const kernel = await whyNotSteer();
-  const why = kernel ?? whyNoDups(pid);
+export async function steeringOf(pid: number, kernel = KERNEL): Promise<Steering> {
+  const migrates = kernel.migratesRequests() === true;
+  const why = (await kernel.whyNotSteer()) ?? whyNoDups(pid);
   return { migrates, ...(why !== undefined && { why }) };
 }
 
@@ -137,9 +145,10 @@ function withDups(pid: number, sockets: readonly ListenFd[], use: (fd: number, s
 }
 
 /** Said, whatever it is: it decides what a crash costs where hot restart is off (docs/measured.md). */
-function migration(): CheckResult {
+function migration(kernel: KernelReader): CheckResult {
   const name = 'net.ipv4.tcp_migrate_req';
-  if (migratesRequests()) return passed(name, '1: what waits in the queue of a closed socket moves to another one');
+  if (kernel.migratesRequests())
+    return passed(name, '1: what waits in the queue of a closed socket moves to another one');
   return passed(
     name,
     '0: what waits in the queue of a closed socket is reset. A handover steers around that; after a crash without hot restart new connections come a second late',

@@ -15,7 +15,7 @@ import { takeOver } from './takeover.ts';
 export const reusePort: HandoverMethod = {
   name: 'reuse-port',
 
-  check: reusePortChecks,
+  check: (subject) => reusePortChecks(subject),
 
   // A line of its own: nothing of the old epoch's shared memory is touched.
   line: ({ baseId }, { epoch, hotRestart }) => ({ baseId: derivedBaseId(baseId, epoch), restartEpoch: 0, hotRestart }),

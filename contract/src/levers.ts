@@ -73,7 +73,7 @@ export const LEVERS: readonly LeverRow[] = [
     evidence: {
       kind: 'measured',
       on: EACH,
-      note: 'idle, busy, long stream, large upload, gRPC unary, server stream and bidi, WebSocket over CONNECT: test/matrix',
+      note: 'idle, without a request, busy, long stream, large upload, gRPC unary, server stream and bidi, WebSocket over CONNECT: test/matrix',
     },
   },
   {
@@ -88,13 +88,13 @@ export const LEVERS: readonly LeverRow[] = [
     evidence: {
       kind: 'measured',
       on: EACH,
-      note: 'conn_manager_impl.cc, onConnectionDurationTimeout; without the two seconds 25 to 76 of 1,300 slow handshakes were lost: test/matrix',
+      note: 'conn_manager_impl.cc, onConnectionDurationTimeout; over TLS with either ALPN, and bare, where nobody knows what it will speak: test/matrix; without the two seconds 25 to 76 of 1,300 slow handshakes were lost',
     },
   },
   {
     ...ALL,
     protocols: ['http3'],
-    states: LEVER_STATES,
+    states: ['active'],
     lever: 'age-pressure',
     expect: 'goaway',
     effect:
@@ -103,7 +103,21 @@ export const LEVERS: readonly LeverRow[] = [
     evidence: {
       kind: 'measured',
       on: EACH,
-      note: 'the parent passes its child’s packets on through the broker for as long as it lives: test/matrix/quic.test.ts',
+      note: 'an Envoy as the client counted GOAWAYs, and no request failed; the parent passes its child’s packets on through the broker for as long as it lives: test/matrix/quic.test.ts',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['http3'],
+    states: ['new', 'idle', 'answering'],
+    lever: 'age-pressure',
+    expect: 'goaway',
+    effect: 'as where a request is on it',
+    racy: false,
+    evidence: {
+      kind: 'read',
+      on: [],
+      note: 'conn_manager_impl.cc, onConnectionDurationTimeout; a QUIC connection has its codec from the start',
     },
   },
   {
@@ -123,7 +137,7 @@ export const LEVERS: readonly LeverRow[] = [
   },
   {
     ...ALL,
-    protocols: ['http1', 'unknown'],
+    protocols: ['http1'],
     states: ['idle'],
     lever: 'idle-close',
     expect: 'closed',
@@ -139,21 +153,35 @@ export const LEVERS: readonly LeverRow[] = [
   {
     ...ALL,
     protocols: ['unknown'],
+    states: ['idle'],
+    lever: 'idle-close',
+    expect: 'closed',
+    effect: 'as for HTTP/1; one that is HTTP/2 was told by the pressure before its grace is over',
+    racy: true,
+    evidence: {
+      kind: 'read',
+      on: [],
+      note: 'the agent knows the protocol with the first request after the order, so the idle ones of test/matrix are this to it, each under the protocol of its client',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['unknown'],
     states: ['active', 'answering'],
     lever: 'age-pressure',
     expect: 'connection-close',
     effect: 'as for the protocol that it turns out to be',
     racy: false,
     evidence: {
-      kind: 'measured',
-      on: EACH,
-      note: 'the pressure works on the connection, whatever the filter knows of it',
+      kind: 'read',
+      on: [],
+      note: 'conn_manager_impl.cc: the pressure works on the connection, whatever the filter knows of it',
     },
   },
   {
     ...ALL,
     protocols: ['upgrade'],
-    states: LEVER_STATES,
+    states: ['new', 'idle', 'active'],
     lever: 'wait',
     expect: 'lived-on',
     effect: 'lives on until it ends by itself',
@@ -161,13 +189,27 @@ export const LEVERS: readonly LeverRow[] = [
     evidence: {
       kind: 'measured',
       on: EACH,
-      note: 'WebSocket, plain and over TLS: test/matrix; 1.40 needs the guard use_connection_event_drain=false, without which its own drain reset it',
+      note: 'WebSocket, plain and over TLS, talking, silent and without a frame: test/matrix; 1.40 needs the guard use_connection_event_drain=false, without which its own drain reset it',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['upgrade'],
+    states: ['answering'],
+    lever: 'wait',
+    expect: 'lived-on',
+    effect: 'lives on until it ends by itself',
+    racy: false,
+    evidence: {
+      kind: 'assumed',
+      on: [],
+      note: 'as a talking one; none of test/matrix is in the middle of a message when the order comes',
     },
   },
   {
     ...ALL,
     protocols: ['tcp'],
-    states: LEVER_STATES,
+    states: ['new', 'idle', 'active'],
     lever: 'wait',
     expect: 'lived-on',
     effect: 'lives on until it ends by itself',
@@ -175,7 +217,21 @@ export const LEVERS: readonly LeverRow[] = [
     evidence: {
       kind: 'measured',
       on: EACH,
-      note: 'used and unused, plain and over TLS: test/matrix; check_drain_close (1.39 and later) closes active sessions and stays off',
+      note: 'used, silent and unused, plain and over TLS: test/matrix; check_drain_close (1.39 and later) closes active sessions and stays off',
+    },
+  },
+  {
+    ...ALL,
+    protocols: ['tcp'],
+    states: ['answering'],
+    lever: 'wait',
+    expect: 'lived-on',
+    effect: 'lives on until it ends by itself',
+    racy: false,
+    evidence: {
+      kind: 'assumed',
+      on: [],
+      note: 'as a talking one; none of test/matrix is in the middle of an answer when the order comes',
     },
   },
 ];

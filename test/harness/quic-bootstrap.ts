@@ -32,12 +32,13 @@ export function quicBootstrap(ports: { quic: number; tcp: number; upstream: numb
 /**
  * An Envoy that takes HTTP/1 and speaks HTTP/3 over several connections. It repeats no request: there is no retry policy.
  */
-export function frontBootstrap(ports: { listen: number; quic: number }): object {
+export function frontBootstrap(ports: { listen: number; quic: number; admin: number }): object {
   const transport = {
     '@type': `${TYPE}extensions.transport_sockets.quic.v3.QuicUpstreamTransport`,
     upstream_tls_context: { sni: 'quic.sluice.test', common_tls_context: {} },
   };
   return {
+    admin: { address: address(ports.admin) },
     static_resources: {
       listeners: [
         { name: 'in', address: address(ports.listen), filter_chains: [{ filters: [hcm('in', 'AUTO', 'up')] }] },

@@ -18,7 +18,6 @@ export interface Cell {
 }
 
 const HTTP1: readonly [string, LeverState, Client][] = [
-  ['http1 unused', 'new', http1.unused],
   ['http1 idle', 'idle', http1.idle],
   ['http1 idle, asks again', 'active', http1.idleThenAsks],
   ['http1 busy', 'active', http1.busy],
@@ -33,6 +32,7 @@ const HTTP1: readonly [string, LeverState, Client][] = [
 
 const HTTP2: readonly [string, LeverState, Client][] = [
   ['http2 idle', 'idle', http2.idle],
+  ['http2 without a request', 'idle', http2.noRequest],
   ['http2 busy', 'active', http2.busy],
   ['http2 long stream', 'answering', http2.longStream],
   ['http2 large upload', 'active', http2.largeUpload],
@@ -41,11 +41,21 @@ const HTTP2: readonly [string, LeverState, Client][] = [
   ['grpc bidi', 'answering', grpc.bidi],
 ];
 
+/** What it will speak only its handshake tells; without one nobody knows. */
+const UNUSED: readonly [string, Protocol, Transport, Client][] = [
+  ['unused', 'unknown', 'plain', http1.unused],
+  ['http1 unused', 'http1', 'tls', http1.unused],
+  ['http2 unused', 'http2', 'tls', http1.unusedHttp2],
+];
+
 const SESSIONS: readonly [string, Protocol, LeverState, Transport, Client][] = [
   ['websocket', 'upgrade', 'active', 'plain', session.webSocket],
+  ['websocket silent', 'upgrade', 'idle', 'plain', session.webSocketSilent],
+  ['websocket unused', 'upgrade', 'new', 'plain', session.webSocketUnused],
   ['websocket over http2', 'http2', 'answering', 'plain', session.webSocketOverHttp2],
   ['websocket', 'upgrade', 'active', 'tls', session.webSocket],
   ['tcp', 'tcp', 'active', 'tcp', session.tcp],
+  ['tcp silent', 'tcp', 'idle', 'tcp', session.tcpSilent],
   ['tcp unused', 'tcp', 'new', 'tcp', session.tcpUnused],
   ['tcp', 'tcp', 'active', 'tls-tcp', session.tcp],
 ];
@@ -69,6 +79,13 @@ export const CELLS: readonly Cell[] = [
     ...over(transport, 'http1', HTTP1),
     ...over(transport, 'http2', HTTP2),
   ]),
+  ...UNUSED.map(([name, protocol, transport, client]) => ({
+    name: nameOf(name, transport),
+    protocol,
+    state: 'new' as const,
+    transport,
+    client,
+  })),
   ...SESSIONS.map(([name, protocol, state, transport, client]) => ({
     name: nameOf(name, transport),
     protocol,

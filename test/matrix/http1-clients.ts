@@ -1,6 +1,6 @@
 import type { Outcome } from '@sluice/contract';
 import { check } from '../harness/load/http1.ts';
-import { type Answer, type Http1Connection, requestHead } from '../harness/load/http1-connection.ts';
+import { type Answer, Http1Connection, requestHead } from '../harness/load/http1-connection.ts';
 import { answerBody, askPath, type Hold, ID_HEADER } from '../harness/upstream/answers.ts';
 import { type Client, type Context, WAIT_MS, within } from './context.ts';
 
@@ -174,11 +174,16 @@ export const http10: Client = async (context) => {
   return ending(context, on, await settle(context, on, id));
 };
 
-/** Connected, its handshake done, and nothing sent until the order has come. */
-export const unused: Client = async (context) => {
-  const on = await context.http1();
-  context.opened();
-  await context.moments.told;
-  const why = await within('the end of an unused connection', on.closed, 2 * WAIT_MS);
-  return why === 'FIN' ? 'closed' : 'cut';
-};
+/** Connected, its handshake with that ALPN done, and never a byte sent. */
+const unusedOf =
+  (alpn: 'h2' | 'http/1.1'): Client =>
+  async (context) => {
+    const on = new Http1Connection(await context.connect(alpn));
+    context.opened();
+    await context.moments.told;
+    const why = await within('the end of an unused connection', on.closed, 2 * WAIT_MS);
+    return why === 'FIN' ? 'closed' : 'cut';
+  };
+
+export const unused = unusedOf('http/1.1');
+export const unusedHttp2 = unusedOf('h2');

@@ -125,6 +125,13 @@ export const idle: Client = async (context) => {
   return on.ending();
 };
 
+/** Its SETTINGS have come, so Envoy has a codec that can say GOAWAY; no stream was ever opened. */
+export const noRequest: Client = async (context) => {
+  const on = await Http2Held.open(context);
+  context.opened();
+  return on.ending();
+};
+
 /** Eight requests at a time, all through. */
 export const busy: Client = async (context) => {
   const on = await Http2Held.open(context);

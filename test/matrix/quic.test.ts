@@ -22,12 +22,23 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
+/**
+ * What the client's Envoy counts of its connections: `upstream_cx_close_notify` is one for each GOAWAY, of which a connection
+ * gets two when it lives as long (conn_pool_base.cc, onGoAway).
+ */
+async function frontStat(admin: number, name: string): Promise<number> {
+  const answer = await fetch(
+    `http://127.0.0.1:${admin}/stats?filter=${encodeURIComponent(`^cluster\\.up\\.${name}$`)}`,
+  );
+  return Number(/: (\d+)/.exec(await answer.text())?.[1]);
+}
+
 /** The epochs' listeners, one over QUIC and one over TCP, and an Envoy as HTTP/3 client, which repeats nothing. */
 async function rig(from: string, workers: number) {
   const block = await claimBlock();
   cleanups.push(() => block.release());
   const port = async () => await block.port();
-  const [quic, tcp, http] = [await port(), await port(), await port()];
+  const [quic, tcp, http, admin] = [await port(), await port(), await port(), await port()];
   const ports = {
     http: await port(),
     http2: await port(),
@@ -41,7 +52,7 @@ async function rig(from: string, workers: number) {
   const bootstrap = path.join(block.dir, 'envoy.json');
   const front = path.join(block.dir, 'front.json');
   writeFileSync(bootstrap, JSON.stringify(quicBootstrap({ quic, tcp, upstream: ports.http })));
-  writeFileSync(front, JSON.stringify(frontBootstrap({ listen: http, quic })));
+  writeFileSync(front, JSON.stringify(frontBootstrap({ listen: http, quic, admin })));
   cleanups.push(() => endEpochs(dir));
   const config = {
     proxy: 'quic',
@@ -52,7 +63,7 @@ async function rig(from: string, workers: number) {
     concurrency: workers,
     policy: { http1: { silentIdleGraceMs: 1_000 } },
   };
-  return { config, front, http, tcp, upstream };
+  return { config, front, http, tcp, admin, upstream };
 }
 
 async function startKeeper(config: Parameters<typeof KeeperProcess.start>[0]): Promise<KeeperProcess> {
@@ -86,7 +97,7 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
       : []),
   ])('hands over with no request failed, $how', async ({ killed, workers }) => {
     const all = await rig(from, workers);
-    const { config, http, upstream } = all;
+    const { config, http, admin, upstream } = all;
     let keeper = await startKeeper(config);
     await startClient(all);
     const targets = { host: '127.0.0.1', http, tls: 0, tcp: 0 };
@@ -98,6 +109,8 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
     const ask = (id: string) => fetch(`http://127.0.0.1:${http}${LONG}`, { headers: { [ID_HEADER]: id } });
     const long = Promise.all(ids.map(ask));
     await until('the long requests', () => (ids.every((id) => upstream.seen.has(id)) ? true : undefined));
+    const connected = await frontStat(admin, 'upstream_cx_active');
+    expect(connected).toBeGreaterThan(1);
     const answer = await keeper.call('POST', '/v1/upgrade', { to: await envoyBinary(to) });
     expect(answer.body.ok, JSON.stringify(answer.body)).toBe(true);
     if (killed) {
@@ -116,6 +129,7 @@ describe.each(versions)('HTTP/3, Envoy %s', (from) => {
     const waited = { name: 'long', answered: new Set(ids), refused: new Set<string>(), failedIds: new Set<string>() };
     expect(reconcile([load.tally, waited], upstream.seen)).toEqual([]);
     expect(reset.cut).toBe(0);
+    expect(await frontStat(admin, 'upstream_cx_close_notify')).toBeGreaterThanOrEqual(connected);
     expect((await keeper.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[1, 'serving']]);
   });
 

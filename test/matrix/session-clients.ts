@@ -16,8 +16,19 @@ interface Echo {
   finish(): void;
 }
 
-/** Echoes before the order, after it, and once more before its client ends it. */
-async function session(context: Context, echo: Echo): Promise<boolean> {
+/** When it echoes, besides once before its client ends it. */
+interface Talk {
+  readonly before: boolean;
+  readonly after: boolean;
+}
+const TALKS: Talk = { before: true, after: true };
+/** Used before the order, and not a byte after it. */
+const SILENT: Talk = { before: true, after: false };
+/** Not a byte on it before its client ends it. */
+const UNUSED: Talk = { before: false, after: false };
+
+/** Echoes as `talk` says, and once more before its client ends it: then it has lived on. */
+async function session(context: Context, echo: Echo, talk: Talk): Promise<boolean> {
   const once = async (): Promise<boolean> => {
     const id = context.tally.nextId();
     try {
@@ -31,25 +42,32 @@ async function session(context: Context, echo: Echo): Promise<boolean> {
       return false;
     }
   };
-  let whole = await once();
+  let whole = talk.before ? await once() : true;
   context.opened();
   await context.moments.told;
-  whole = (await once()) && whole;
+  if (talk.after) whole = (await once()) && whole;
   await context.moments.sessionsEnd;
   whole = (await once()) && whole;
   echo.finish();
   return whole;
 }
 
-export const webSocket: Client = async (context) => {
-  const socket = await context.connect('http/1.1');
-  const key = randomBytes(16).toString('base64');
-  socket.write(`GET / HTTP/1.1\r\nhost: matrix\r\n${UPGRADE}sec-websocket-key: ${key}\r\n\r\n`);
-  const [chunk] = (await within('the handshake', once(socket, 'data'))) as [Buffer];
-  const end = chunk.indexOf('\r\n\r\n');
-  if (!chunk.toString('latin1').startsWith('HTTP/1.1 101 ') || end < 0) throw new Error(`no upgrade: ${chunk}`);
-  return (await session(context, frames(socket))) ? 'lived-on' : 'cut';
-};
+const webSocketThat =
+  (talk: Talk): Client =>
+  async (context) => {
+    const socket = await context.connect('http/1.1');
+    const key = randomBytes(16).toString('base64');
+    socket.write(`GET / HTTP/1.1\r\nhost: matrix\r\n${UPGRADE}sec-websocket-key: ${key}\r\n\r\n`);
+    const [chunk] = (await within('the handshake', once(socket, 'data'))) as [Buffer];
+    const end = chunk.indexOf('\r\n\r\n');
+    if (!chunk.toString('latin1').startsWith('HTTP/1.1 101 ') || end < 0) throw new Error(`no upgrade: ${chunk}`);
+    return (await session(context, frames(socket), talk)) ? 'lived-on' : 'cut';
+  };
+
+export const webSocket = webSocketThat(TALKS);
+export const webSocketSilent = webSocketThat(SILENT);
+/** Upgraded, and no frame sent. */
+export const webSocketUnused = webSocketThat(UNUSED);
 
 /** RFC 8441: the connection is told by GOAWAY, the session on it goes on. */
 export const webSocketOverHttp2: Client = async (context) => {
@@ -61,25 +79,26 @@ export const webSocketOverHttp2: Client = async (context) => {
   stream.on('error', () => {});
   const [headers] = await within('the handshake', once(stream, 'response'));
   if (headers[':status'] !== 200) throw new Error(`no upgrade: ${headers[':status']}`);
-  if (!(await session(context, frames(stream)))) return 'cut';
+  if (!(await session(context, frames(stream), TALKS))) return 'cut';
   return on.ending();
 };
 
-export const tcp: Client = async (context) => {
-  const socket = await context.connect();
-  let rest = '';
-  const echo = reader(socket, (chunk) => {
-    const lines = (rest + chunk.toString()).split('\n');
-    rest = lines.pop() ?? '';
-    return lines;
-  });
-  const lived = await session(context, {
-    send: (line) => socket.write(`${line}\n`),
-    next: echo,
-    finish: () => socket.end(),
-  });
-  return lived ? 'lived-on' : 'cut';
-};
+const tcpThat =
+  (talk: Talk): Client =>
+  async (context) => {
+    const socket = await context.connect();
+    let rest = '';
+    const echo = reader(socket, (chunk) => {
+      const lines = (rest + chunk.toString()).split('\n');
+      rest = lines.pop() ?? '';
+      return lines;
+    });
+    const lines = { send: (line: string) => socket.write(`${line}\n`), next: echo, finish: () => socket.end() };
+    return (await session(context, lines, talk)) ? 'lived-on' : 'cut';
+  };
+
+export const tcp = tcpThat(TALKS);
+export const tcpSilent = tcpThat(SILENT);
 
 /** Connected and never used. */
 export const tcpUnused: Client = async (context): Promise<Outcome> => {

@@ -334,6 +334,11 @@ function stateOf({ answering, inFlight = 0 }: Connection): LeverState {
   return inFlight > 0 ? 'active' : 'idle';
 }
 
+/** The minor version of an Envoy 1.x that was looked at; undefined: it was not. */
+export function knownMinor(version: string): number | undefined {
+  return rowsFor(version).length === 0 ? undefined : minorOf(version);
+}
+
 function minorOf(version: string): number | undefined {
   const match = /^v?1\.(\d{1,4})(?:\.|$|-)/.exec(version);
   return match === null ? undefined : Number(match[1]);

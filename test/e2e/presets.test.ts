@@ -17,6 +17,7 @@ import {
   leaves,
   leaveTypedConfig,
   noOpTypedConfig,
+  ownDrainGuards,
   type PresetEnvironment,
   withBootstrapPresets,
 } from '@sluice/contract/presets/index';
@@ -82,7 +83,7 @@ describe.each(ENVOY_VERSIONS)('the presets in Envoy %s', (version) => {
       proxy: 'edge-1',
       epoch: 3,
       slot: 'a',
-      envoyVersion: version,
+      guards: ownDrainGuards(version) ?? [],
       ...((await supportsWasm(binary, wasmPath(), block.dir)) && { wasmPath: wasmPath() }),
       pressureFile: path.join(block.dir, 'pressure'),
       adminPipe: path.join(block.dir, 'admin.sock'),

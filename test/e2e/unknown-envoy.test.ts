@@ -4,6 +4,7 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import path from 'node:path';
 import type { CheckResult } from '@sluice/contract';
+import { OWN_DRAIN_GUARDS } from '@sluice/contract/presets/index';
 import { afterEach, expect, test } from 'vitest';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
@@ -99,6 +100,10 @@ test('an old epoch of a version that nobody has looked at: nobody is told or clo
     policy: { http1: { silentIdleGraceMs: GRACE_MS }, maxDrainMs: LIMIT_MS, atDeadline: 'reset' },
   });
   cleanups.push(() => agent.child.kill('SIGKILL'));
+  // What the binary carries is asked of the binary: it is 1.40.0 but for its number.
+  const merged = readFileSync(path.join(dir, 'epochs', '0', 'bootstrap.json'), 'utf8');
+  for (const guard of OWN_DRAIN_GUARDS) expect(merged).toContain(`"${guard}":false`);
+
   const clients = [await heldHttp1(port), await heldHttp2(port)];
   const cut = new Promise<string>((resolve) => {
     http.get({ port, host: '127.0.0.1', path: '/held' }).on('error', (error) => resolve(error.message));

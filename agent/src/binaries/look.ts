@@ -36,6 +36,25 @@ export async function look(path: string): Promise<Inside> {
   }
 }
 
+/** Those of `texts` that a file carries, in one pass. Throws when it can not be read. */
+export async function lookFor(path: string, texts: readonly string[]): Promise<string[]> {
+  const file = await open(path, 'r');
+  try {
+    const chunk = Buffer.allocUnsafe(CHUNK);
+    const found = new Set<string>();
+    const overlap = Math.max(0, ...texts.map((text) => Buffer.byteLength(text)));
+    for (let at = 0; found.size < texts.length; at += CHUNK - overlap) {
+      const { bytesRead } = await file.read(chunk, 0, CHUNK, at);
+      const bytes = chunk.subarray(0, bytesRead);
+      for (const text of texts) if (bytes.includes(text)) found.add(text);
+      if (bytesRead < CHUNK) break;
+    }
+    return texts.filter((text) => found.has(text));
+  } finally {
+    await file.close();
+  }
+}
+
 async function descriptorIn(file: FileHandle, bytes: Buffer, at: number): Promise<Buffer | undefined> {
   for (let i = bytes.indexOf(HEAD); i >= 0; i = bytes.indexOf(HEAD, i + 1)) {
     const own = Buffer.alloc(DESCRIPTOR_MAX);

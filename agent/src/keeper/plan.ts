@@ -7,6 +7,7 @@ import {
   withBootstrapPresets,
 } from '@sluice/contract/presets/index';
 import { wasmPath } from '@sluice/wasm-filter';
+import { guardsOf } from '../binaries/guards.ts';
 import { supportsLeave } from '../binaries/leave-support.ts';
 import { binaryVersion } from '../binaries/version.ts';
 import { supportsWasm } from '../binaries/wasm-support.ts';
@@ -22,7 +23,8 @@ export function agentSocket(dir: string): string {
 
 export interface PresetSubject {
   readonly folder: EpochFolder;
-  readonly version: string;
+  /** Which guards of its own drain it has. */
+  readonly guards: readonly string[];
   readonly wasm: boolean;
   /** Its Lua can tell a single connection to leave. */
   readonly leave: boolean;
@@ -35,7 +37,7 @@ export function presetEnvironment(context: Pick<KeeperContext, 'config'>, subjec
     proxy: config.proxy,
     epoch: folder.epoch,
     slot: config.slot,
-    envoyVersion: subject.version,
+    guards: subject.guards,
     ...(subject.wasm && { wasmPath: wasmPath() }),
     leave: subject.leave,
     orderFile: folder.order,
@@ -62,6 +64,7 @@ export async function planEpoch(context: KeeperContext, { line, ...input }: Plan
   const version = await binaryVersion(input.binary);
   const wasm = await supportsWasm(input.binary, wasmPath(), context.config.dir);
   const leave = wasm && (await supportsLeave(input.binary));
+  const guards = await guardsOf(input.binary, version);
   if (!wasm) context.log('warn', 'this Envoy can not run the filter; admin and kernel judge its drain', { version });
   const folder = context.registry.create();
   writeAtomically(folder.order, orderFile(noOpTypedConfig()));
@@ -69,7 +72,7 @@ export async function planEpoch(context: KeeperContext, { line, ...input }: Plan
   const { warnings, adminAddress, cutoff } = writeBootstrap(
     folder,
     input.bootstrap,
-    presetEnvironment(context, { folder, version, wasm, leave }),
+    presetEnvironment(context, { folder, guards, wasm, leave }),
   );
   for (const warning of warnings) context.log('warn', 'bootstrap preset', { epoch: folder.epoch, warning });
   const { drainTimeS } = context.config;
@@ -85,8 +88,10 @@ export async function mergeForCheck(
 ): Promise<Record<string, unknown>> {
   const wasm = await supportsWasm(binary, wasmPath(), context.config.dir);
   const leave = wasm && (await supportsLeave(binary));
+  // One that can not be read is named by a check of its own.
+  const guards = await guardsOf(binary, version).catch(() => []);
   const folder = new EpochFolder(context.registry.root, 0);
-  const environment = presetEnvironment(context, { folder, version, wasm, leave });
+  const environment = presetEnvironment(context, { folder, guards, wasm, leave });
   return withBootstrapPresets(readBootstrap(source), environment).value;
 }
 

@@ -1,3 +1,4 @@
+import { knownMinor } from '../levers.ts';
 import { AGENT_CLUSTER, CONTROLLER_CLUSTER, NODE_METADATA } from '../node.ts';
 import {
   field,
@@ -20,15 +21,20 @@ import { serviceExtension } from './wasm.ts';
  * every connection to leave, whatever the pace of ours (measured). Not set where they do not exist: an unknown guard is
  * logged by 1.36 to 1.39 as an Envoy bug with a stack trace, and may become an invalid configuration.
  */
-const OWN_DRAIN = {
+const OWN_DRAIN: Readonly<Record<string, string>> = {
   'envoy.reloadable_features.use_connection_event_drain': 'a drain resets WebSockets',
   'envoy.reloadable_features.non_graceful_drain_notifies_connections':
     'a handover tells all connections to leave at once',
 };
 
-function hasOwnDrain(version: string): boolean {
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  return major > 1 || (major === 1 && minor >= 40);
+export const OWN_DRAIN_GUARDS: readonly string[] = Object.keys(OWN_DRAIN);
+const OWN_DRAIN_SINCE = 40;
+
+/** Those of an Envoy of this version; undefined: nobody has looked at it, so its binary is to be asked. */
+export function ownDrainGuards(version: string): readonly string[] | undefined {
+  const minor = knownMinor(version);
+  if (minor === undefined) return undefined;
+  return minor >= OWN_DRAIN_SINCE ? OWN_DRAIN_GUARDS : [];
 }
 
 /** The user's bootstrap with all that an epoch needs from birth. Idempotent; docs/presets.md has the rules. */
@@ -40,7 +46,8 @@ export function withBootstrapPresets(bootstrap: Json, environment: PresetEnviron
     const admin = isObject(value.admin) ? value.admin : {};
     value = { ...value, admin: { ...admin, address: { pipe: { path: environment.adminPipe } } } };
   }
-  if (hasOwnDrain(environment.envoyVersion)) value = withRuntime(value, warnings);
+  const { guards = [] } = environment;
+  if (guards.length > 0) value = withRuntime(value, guards, warnings);
   value = withPressure(value, environment, warnings);
   value = withStats(value, warnings);
   if (environment.wasmPath !== undefined) value = withService(value, environment.wasmPath);
@@ -83,18 +90,18 @@ function withNode(bootstrap: Json, source: OrderSource, environment: PresetEnvir
   };
 }
 
-function withRuntime(bootstrap: Json, warnings: string[]): Json {
+function withRuntime(bootstrap: Json, guards: readonly string[], warnings: string[]): Json {
   const runtime = field(bootstrap, 'layered_runtime');
   const layers = isObject(runtime) ? objects(runtime.layers) : [{ name: 'admin', admin_layer: {} }];
   const theirs = layers.filter((l) => l.name !== 'sluice');
-  for (const [guard, so] of Object.entries(OWN_DRAIN)) {
+  for (const guard of guards) {
     if (theirs.some((l) => isSetTrue(field(l, 'static_layer'), guard.split('.')))) {
-      warnings.push(`layered_runtime: ${guard} is kept on: ${so}`);
+      warnings.push(`layered_runtime: ${guard} is kept on: ${OWN_DRAIN[guard]}`);
     }
   }
   if (theirs.length < layers.length) return bootstrap;
   // First = weakest: a user's own layer wins.
-  const off = Object.fromEntries(Object.keys(OWN_DRAIN).map((guard) => [guard, false]));
+  const off = Object.fromEntries(guards.map((guard) => [guard, false]));
   return withField(bootstrap, 'layered_runtime', { layers: [{ name: 'sluice', static_layer: off }, ...layers] });
 }
 

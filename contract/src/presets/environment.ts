@@ -8,8 +8,8 @@ export interface PresetEnvironment {
    * one): it would refuse the filter. Its drain is judged by admin and kernel alone.
    */
   readonly wasmPath?: string;
-  /** Such as `1.38.3`; decides which runtime guards exist. */
-  readonly envoyVersion: string;
+  /** Which of OWN_DRAIN_GUARDS this Envoy has; absent = none, for it logs a bug for one that it does not know. */
+  readonly guards?: readonly string[];
   /** The epoch's own pressure file. */
   readonly pressureFile: string;
   /** Admin address for a bootstrap that has none. */

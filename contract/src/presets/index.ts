@@ -1,4 +1,4 @@
-export { orderSource, withBootstrapPresets } from './bootstrap.ts';
+export { OWN_DRAIN_GUARDS, orderSource, ownDrainGuards, withBootstrapPresets } from './bootstrap.ts';
 export { type AgeCutoff, ageCutoffOf } from './duration.ts';
 export type { Json, OrderSource, Preset, PresetEnvironment } from './environment.ts';
 export {

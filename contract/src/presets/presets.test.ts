@@ -4,7 +4,15 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parse, stringify } from 'yaml';
 import type { Json, PresetEnvironment } from './environment.ts';
-import { ageCutoffOf, leaveSlot, orderSource, withBootstrapPresets, withListenerPresets } from './index.ts';
+import {
+  ageCutoffOf,
+  leaveSlot,
+  OWN_DRAIN_GUARDS,
+  orderSource,
+  ownDrainGuards,
+  withBootstrapPresets,
+  withListenerPresets,
+} from './index.ts';
 
 const TESTDATA = join(import.meta.dirname, 'testdata');
 
@@ -12,7 +20,7 @@ const env: PresetEnvironment = {
   proxy: 'edge-1',
   epoch: 7,
   slot: 'a',
-  envoyVersion: '1.40.0',
+  guards: OWN_DRAIN_GUARDS,
   wasmPath: '/opt/sluice.wasm',
   pressureFile: '/run/sluice/epochs/7/pressure',
   adminPipe: '/run/sluice/epochs/7/admin.sock',
@@ -146,7 +154,7 @@ const environments = fc
     const { wasmPath, controller, ...rest } = env;
     return {
       ...rest,
-      envoyVersion: p.version,
+      guards: ownDrainGuards(p.version) ?? OWN_DRAIN_GUARDS.slice(0, 1),
       leave: p.leave,
       ...(p.wasm && { wasmPath: wasmPath as string }),
       ...(p.controller && { controller: controller as { address: string; port: number } }),
@@ -188,11 +196,17 @@ describe('withBootstrapPresets', () => {
   });
 
   it('names the runtime guards only to an Envoy that has it', () => {
-    const of = (envoyVersion: string) => JSON.stringify(withBootstrapPresets({}, { ...env, envoyVersion }).value);
-    for (const guard of ['use_connection_event_drain', 'non_graceful_drain_notifies_connections']) {
-      expect(of('1.39.3')).not.toContain(guard);
-      expect(of('1.40.0')).toContain(guard);
+    const of = (guards: readonly string[]) => JSON.stringify(withBootstrapPresets({}, { ...env, guards }).value);
+    const names = ['use_connection_event_drain', 'non_graceful_drain_notifies_connections'];
+    for (const name of names) {
+      expect(of(ownDrainGuards('1.39.3') ?? [])).not.toContain(name);
+      expect(of(ownDrainGuards('1.40.7') ?? [])).toContain(name);
     }
+    expect(names.map((name) => of([`envoy.reloadable_features.${names[1]}`]).includes(name))).toEqual([false, true]);
+  });
+
+  it('guesses the guards of no version that nobody has looked at', () => {
+    expect(['1.35.9', '1.41.0', '2.0.0', ''].map(ownDrainGuards)).toEqual(Array(4).fill(undefined));
   });
 
   it('gives a QUIC listener the duration and no filter', () => {

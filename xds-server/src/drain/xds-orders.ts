@@ -27,7 +27,7 @@ function canLeave(node: XdsNode): boolean {
 
 /** Puts the presets into every listener that is served. */
 export const presetTransform: Transform = {
-  key: (node) => JSON.stringify([node.wasm ?? '', canLeave(node), node.userAgentVersion]),
+  key: (node) => JSON.stringify([node.wasm ?? '', canLeave(node)]),
   apply: (kind, resource, node) => {
     if (kind !== 'lds') return resource;
     const environment = {
@@ -36,7 +36,6 @@ export const presetTransform: Transform = {
       slot: node.slot,
       ...(node.wasm === undefined ? {} : { wasmPath: node.wasm }),
       leave: canLeave(node),
-      envoyVersion: node.userAgentVersion,
       // These belong to the bootstrap: no listener takes them.
       pressureFile: '',
       adminPipe: '',

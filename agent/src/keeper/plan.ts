@@ -79,7 +79,10 @@ export async function planEpoch(context: KeeperContext, { line, ...input }: Plan
   return { ...input, drainTimeS, ...line(folder.epoch), version, wasm, leave, cutoff, folder, adminAddress };
 }
 
-/** The bootstrap as a new epoch would get it, with paths of no epoch: for `--mode validate` alone. */
+/**
+ * The bootstrap as a new epoch would get it, with another epoch's paths: for `--mode validate` alone, which watches the
+ * pressure file, so that it has to be there. An agent that took over from the other slot never had an epoch 0.
+ */
 export async function mergeForCheck(
   context: KeeperContext,
   binary: string,
@@ -90,7 +93,8 @@ export async function mergeForCheck(
   const leave = wasm && (await supportsLeave(binary));
   // One that can not be read is named by a check of its own.
   const guards = await guardsOf(binary, version).catch(() => []);
-  const folder = new EpochFolder(context.registry.root, 0);
+  const { registry } = context;
+  const folder = registry.serving()?.folder ?? registry.folders().at(-1) ?? new EpochFolder(registry.root, 0);
   const environment = presetEnvironment(context, { folder, guards, wasm, leave });
   return withBootstrapPresets(readBootstrap(source), environment).value;
 }

@@ -1,10 +1,12 @@
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { costOf } from '@sluice/agent/epochs/cost';
 import { takeLock } from '@sluice/agent/handoff/lock';
 import { findPeer } from '@sluice/agent/handoff/peer';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
+import { held } from '../harness/held-request.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
 import { probeStatus } from '../harness/probes.ts';
@@ -21,7 +23,8 @@ const started: { keeper: KeeperProcess; dir: string }[] = [];
 
 beforeEach(async () => {
   block = await claimBlock();
-  proxy = await staticProxy(block);
+  // Not before the whole request is there.
+  proxy = await staticProxy(block, (request, response) => request.resume().on('end', () => response.end('done\n')));
   port = proxy.port;
   const shared = path.join(block.dir, 'shared');
   mkdirSync(shared);
@@ -78,6 +81,28 @@ test('two slots flip twice: each new agent takes over from the other, nothing is
     texts: ['epoch 0 of slot 1 serves', 'epoch 1 of slot 2 serves', 'epoch 2 of slot 1 serves'],
   });
   expect(await load.stop()).toMatchObject({ refused: 0, lost: 0 });
+});
+
+test('the memory budget is the proxy’s: what lingers in the other slot counts', async () => {
+  const one = await agent('one', '1', '1.40.0');
+  const { pid } = await one.serving();
+  const dear = await held(port);
+  const MiB = 1024 * 1024;
+  const oneMiB = Math.ceil((costOf(pid, 0)?.privateBytes ?? Number.NaN) / MiB);
+  // Enough for one of them alone. Slot 1 has no budget: its epoch counts and is never given up.
+  base.policy = { maxDrainMs: 0, atDeadline: 'reset', memory: { budgetMiB: Math.round(1.6 * oneMiB) } };
+  const two = await agent('two', '2', '1.40.0');
+  const cheap = await held(port);
+  const answer = await two.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
+  expect(answer.body).toMatchObject({ ok: true });
+  expect(await two.line('over the memory budget: this epoch is given up')).toMatchObject({ epoch: 1, peer: [0] });
+  expect(await two.line('old epoch reset', (line) => line.epoch === 1)).toMatchObject({ cut: 1 });
+  expect((await one.epochs()).map(({ epoch, state }) => [epoch, state])).toEqual([[0, 'draining']]);
+  dear.letGo();
+  expect(await dear.status).toBe(200);
+  expect(await cheap.status).toBe(0);
+  dear.close();
+  await one.line('old epoch reset');
 });
 
 test('two agents that start at once with nothing serving: one is first, the other takes over from it', async () => {

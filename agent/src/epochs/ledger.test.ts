@@ -6,7 +6,6 @@ import {
   MAX_ENDED,
 } from '@sluice/contract';
 import { describe, expect, it } from 'vitest';
-import { overBudget } from './cost.ts';
 import { cutBefore, Ledger, lifeOf } from './ledger.ts';
 
 const connection = (id: string, more: Partial<Connection> = {}): Connection => ({
@@ -200,34 +199,4 @@ it('a session lasts from its opening, the others from when they were told', () =
   });
   expect(lifeOf(connection('1', { toldAt: 600 }), DEFAULT_POLICY, 1_100)).toMatchObject({ forMs: 500, waits: false });
   expect(lifeOf(connection('1'), DEFAULT_POLICY, 1_100)).toMatchObject({ forMs: 0, waits: true });
-});
-
-describe('overBudget', () => {
-  const MiB = 1024 * 1024;
-  const epoch = (n: number, mib: number, holding: number, budgetMiB = 100) => ({
-    epoch: n,
-    privateBytes: mib * MiB,
-    holding,
-    since: n,
-    budgetMiB,
-    lingers: true,
-  });
-
-  it('nor one whose drain has only begun', () => {
-    expect(overBudget([{ ...epoch(1, 200, 5), lingers: false }, epoch(2, 10, 9)])).toEqual([2]);
-  });
-
-  it('gives nothing up within the budget', () => {
-    expect(overBudget([epoch(1, 40, 5), epoch(2, 60, 1)])).toEqual([]);
-  });
-
-  it('gives up the cheapest first, and no more than needed', () => {
-    expect(overBudget([epoch(1, 40, 5), epoch(2, 40, 1), epoch(3, 40, 9)])).toEqual([2]);
-    expect(overBudget([epoch(1, 90, 5), epoch(2, 90, 1), epoch(3, 90, 5)])).toEqual([2, 1]);
-  });
-
-  it('never one whose policy has no budget', () => {
-    expect(overBudget([epoch(1, 500, 0, 0), epoch(2, 10, 3)])).toEqual([2]);
-    expect(overBudget([epoch(1, 500, 0, 0)])).toEqual([]);
-  });
 });

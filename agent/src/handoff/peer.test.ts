@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import {
+  askPeerLingering,
   askPeerLoad,
   createPeerServer,
   findPeer,
@@ -88,6 +89,8 @@ test.each([
   ['another protocol', 200, JSON.stringify({ ...state, v: 9 }), 'PROTOCOL_UNSUPPORTED'],
   ['no number', 200, JSON.stringify({ ...state, nextEpoch: 'four' }), 'INPUT_INVALID'],
   ['half an epoch', 200, JSON.stringify({ ...state, serving: { epoch: 3 } }), 'INPUT_INVALID'],
+  ['lingering epochs that are no list', 200, JSON.stringify({ ...state, lingering: {} }), 'INPUT_INVALID'],
+  ['half a lingering one', 200, JSON.stringify({ ...state, lingering: [{ epoch: 1 }] }), 'INPUT_INVALID'],
   ['an error', 500, 'oops', 'INPUT_INVALID'],
   ['100 KB and more', 200, ' '.repeat(100_000), 'TOO_LARGE'],
 ])('a peer that answers %s is refused by name', async (_, status, body, code) => {
@@ -116,4 +119,13 @@ test('tells what its serving epoch has borne; one that does not know the questio
   expect(await askPeerLoad(shared, '2')).toBeUndefined();
   await liar('3', 400, '{"code":"SLUICE_INPUT_INVALID"}');
   await expect(askPeerLoad(shared, '3')).rejects.toMatchObject({ code: 'INPUT_INVALID' });
+});
+
+test('tells what its old epochs hold; an older agent, or none, tells nothing', async () => {
+  expect(await askPeerLingering(shared, '2')).toEqual([]);
+  const lingering = [{ epoch: 2, privateBytes: 5, holding: 1, budgetMiB: 0, lingers: true }];
+  await liar('1', 200, JSON.stringify({ ...state, lingering }));
+  expect(await askPeerLingering(shared, '2')).toEqual(lingering);
+  await open('3');
+  expect(await askPeerLingering(shared, '1')).toEqual([]);
 });

@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs';
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { join } from 'node:path';
 import { CATALOGUE, type ErrorCode, SluiceError, toSluiceError } from '@sluice/contract';
+import type { Lingering } from '../epochs/cost.ts';
 import type { Log } from '../log.ts';
 import { COUNTER_KEYS, type Reading } from '../pacing/load.ts';
 import type { Surroundings } from '../preflight/shared.ts';
@@ -38,6 +39,8 @@ export interface PeerState extends Peer {
   readonly surroundings?: Surroundings;
   /** Addresses that the serving epoch listens on by UDP. */
   readonly udp?: readonly string[];
+  /** Its old epochs, for the memory budget, which is the proxy's. Absent from an older agent. */
+  readonly lingering?: readonly Lingering[];
 }
 
 /**
@@ -135,6 +138,11 @@ export async function tellPeer(path: string, step: Step, message: Served): Promi
   await call(path, 'POST', `/v1/${step}`, message);
 }
 
+/** What the old epochs of the other slot hold: nothing where none answers, or its agent is an older one. */
+export async function askPeerLingering(shared: string, slot: string): Promise<readonly Lingering[]> {
+  return (await findPeer(shared, slot))?.state.lingering ?? [];
+}
+
 /** What the epoch that serves in `slot` has borne. undefined: none does, or its agent is an older one. */
 export async function askPeerLoad(shared: string, slot: string): Promise<Reading | undefined> {
   const answer = (await call(peerSocket(shared, slot), 'GET', '/v1/load')) as Partial<Record<string, unknown>> | null;
@@ -193,6 +201,14 @@ const SERVING_FIELDS = {
   adminAddress: 'string',
 } as const satisfies Partial<Record<keyof PeerEpoch, string>>;
 
+const LINGERING_FIELDS = {
+  epoch: 'number',
+  privateBytes: 'number',
+  holding: 'number',
+  budgetMiB: 'number',
+  lingers: 'boolean',
+} as const satisfies Record<keyof Lingering, string>;
+
 function readPeerState(answer: unknown): PeerState {
   const state = (answer ?? {}) as Partial<Record<keyof PeerState, unknown>>;
   if (state.v !== PEER_PROTOCOL) {
@@ -206,6 +222,14 @@ function readPeerState(answer: unknown): PeerState {
     const serving = (state.serving ?? {}) as Record<string, unknown>;
     for (const [field, type] of Object.entries(SERVING_FIELDS)) {
       if (typeof serving[field] !== type) throw odd(`serving.${field}`);
+    }
+  }
+  if (state.lingering !== undefined) {
+    if (!Array.isArray(state.lingering)) throw odd('lingering');
+    for (const one of state.lingering as readonly (Record<string, unknown> | null)[]) {
+      for (const [field, type] of Object.entries(LINGERING_FIELDS)) {
+        if (typeof one?.[field] !== type) throw odd(`lingering.${field}`);
+      }
     }
   }
   return answer as PeerState;

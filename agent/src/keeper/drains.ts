@@ -3,10 +3,10 @@ import { wasmPath } from '@sluice/wasm-filter';
 import type { Epoch } from '../epochs/epoch.ts';
 import type { ResetReport } from '../epochs/folder.ts';
 import { writeOrder } from '../epochs/order-file.ts';
+import { askPeerLingering } from '../handoff/peer.ts';
 import { pressureForAll, writePressure } from '../levers/pressure.ts';
 import { rateOf } from '../pacing/rate.ts';
 import { readEcdsOrder } from '../witnesses/ecds-order.ts';
-import { weighLingering } from './budget.ts';
 import { announceEpochs, type KeeperContext } from './context.ts';
 import {
   noteDrain,
@@ -20,6 +20,7 @@ import {
 import { EndedOutbox } from './ended.ts';
 import { startPacing } from './pace.ts';
 import { type ResetWish, resetEpoch } from './resets.ts';
+import { SlotBudget } from './slot-budget.ts';
 
 /** An order by the link waits this long for the same order by xDS. */
 const XDS_FIRST_MS = 1_000;
@@ -39,9 +40,12 @@ interface Draining {
 export class Drains {
   readonly #context: KeeperContext;
   readonly #draining = new Map<number, Draining>();
+  readonly #budget: SlotBudget;
 
   constructor(context: KeeperContext) {
     this.#context = context;
+    const { shared, slot } = context.config;
+    this.#budget = new SlotBudget(context, shared === undefined ? undefined : () => askPeerLingering(shared, slot));
   }
 
   /** `old` does not accept any more. Idempotent; also resumes a drain that an earlier agent began. */
@@ -143,7 +147,7 @@ export class Drains {
 
   #onVerdict(old: Epoch, verdict: Verdict, alone: boolean): void {
     if (!tellVerdict(this.#context, old, verdict)) return;
-    weighLingering(this.#context);
+    this.#budget.weigh();
     // What policy gives up at its limit is not protected any more: the verdict says so.
     if (alone && verdict.safe) {
       const { log } = this.#context;
@@ -165,6 +169,7 @@ export class Drains {
 
   /** Lets go of every drain without ending it. */
   stop(): void {
+    this.#budget.stop();
     for (const epoch of this.#context.registry.all()) this.#clear(epoch);
   }
 

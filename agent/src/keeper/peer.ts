@@ -6,6 +6,7 @@ import { currentVersions } from '../handoff/sidecarset.ts';
 import { readSurroundings } from '../preflight/shared.ts';
 import { answers } from '../status/unix-listen.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
+import { lingeringOf } from './budget.ts';
 import type { KeeperContext } from './context.ts';
 import type { Drains } from './drains.ts';
 import { readServing, sampleBefore } from './load.ts';
@@ -29,6 +30,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
           nextEpoch: Math.max(lastReserved(shared), registry.folders().at(-1)?.epoch ?? -1) + 1,
           surroundings: readSurroundings(),
           busy: context.exclusive.busy,
+          lingering: lingeringOf(context),
           ...(versions && { version: versions.own }),
           ...(serving && {
             serving: { ...serving.meta },

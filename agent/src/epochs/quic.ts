@@ -3,6 +3,7 @@ import type { Log } from '../log.ts';
 import { hasReusePort } from '../native/fds.ts';
 import { untilEnded } from '../native/process-end.ts';
 import { steer } from '../native/reuseport.ts';
+import { NO_UDP, udpListeners } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import type { Epoch } from './epoch.ts';
 import { isAlive, signal } from './proc.ts';
@@ -11,9 +12,15 @@ import { startRelay } from './quic-relay.ts';
 /** After SIGKILL its names are free within milliseconds. */
 const END_MS = 2_000;
 
-/** Whether the epoch holds UDP sockets that pass on: preflight lets only QUIC listeners come so far. */
-export function hasQuic(epoch: Epoch): boolean {
-  return udpAddressesOf(epoch.process.pid, epoch.meta.listenAddresses ?? []).length > 0;
+/**
+ * Whether the epoch holds UDP sockets that pass on: preflight lets only QUIC listeners come so far. By its configuration, for
+ * of a socket on an ephemeral port nobody can tell what it is for; and by its sockets, where that can not be read any more.
+ */
+export async function hasQuic(epoch: Epoch): Promise<boolean> {
+  if (epoch.meta.relay !== undefined) return true;
+  if (udpAddressesOf(epoch.process.pid, epoch.meta.listenAddresses ?? []).length > 0) return true;
+  const { quic } = await udpListeners(epoch.admin).catch(() => NO_UDP);
+  return quic.names.length > 0;
 }
 
 /**

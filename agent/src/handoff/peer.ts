@@ -63,7 +63,7 @@ export interface Served {
 }
 
 export interface PeerHandlers {
-  state(): PeerState;
+  state(): PeerState | Promise<PeerState>;
   step(step: Step, message: Served): Promise<void>;
   /** What the epoch that serves here has borne so far; undefined: none serves. */
   load(): Promise<Reading | undefined>;

@@ -37,7 +37,7 @@ export async function adopt(context: KeeperContext, drains: Drains, watch: (epoc
   for (const old of registry.draining()) {
     const successor = registry.all().find((e) => e.meta.parent === old.number);
     // Its packets have nobody else to go to, and it aborts when they find nobody.
-    if (successor && hasQuic(old)) await relayQuicOn(old, successor.party, log);
+    if (successor && (await hasQuic(old))) await relayQuicOn(old, successor.party, log);
     drains.begin(old, old.meta.endedBy ?? successor?.meta.createdBy ?? '', old.meta.policy ?? context.config.policy);
   }
   sweepSharedMemory(context);

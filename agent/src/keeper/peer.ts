@@ -1,10 +1,12 @@
 import { SluiceError } from '@sluice/contract';
 import { absorbReplies } from '../broker/index.ts';
+import type { Epoch } from '../epochs/epoch.ts';
 import { createPeerServer, NONE, PEER_PROTOCOL, peerSocket, type Served, type Step } from '../handoff/peer.ts';
 import { lastReserved } from '../handoff/reserve.ts';
 import { currentVersions } from '../handoff/sidecarset.ts';
 import { readSurroundings } from '../preflight/shared.ts';
 import { answers } from '../status/unix-listen.ts';
+import { NO_UDP, udpListeners } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { lingeringOf } from './budget.ts';
 import type { KeeperContext } from './context.ts';
@@ -20,7 +22,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
     shared,
     config.slot,
     {
-      state() {
+      async state() {
         const serving = registry.serving();
         const versions = currentVersions(process.env, config.podinfo);
         return {
@@ -34,7 +36,7 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
           ...(versions && { version: versions.own }),
           ...(serving && {
             serving: { ...serving.meta },
-            udp: udpAddressesOf(serving.process.pid, serving.meta.listenAddresses ?? []),
+            udp: await udpOf(serving),
           }),
         };
       },
@@ -43,6 +45,12 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
     },
     log,
   );
+}
+
+/** What listens by UDP, QUIC or not: two slots can not pass it on. By its sockets too, where the configuration can not be read. */
+async function udpOf({ process: { pid }, meta, admin }: Epoch): Promise<string[]> {
+  const { quic, other } = await udpListeners(admin).catch(() => NO_UDP);
+  return [...new Set([...quic.addresses, ...other, ...udpAddressesOf(pid, meta.listenAddresses ?? [])])];
 }
 
 /** Slot of an older agent, which does not tell it. */

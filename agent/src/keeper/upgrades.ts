@@ -9,7 +9,7 @@ import { methodFor, type PreflightInput, preflight, type Serving } from '../pref
 import { checkLevers } from '../preflight/levers.ts';
 import { checkPolicy } from '../preflight/policy.ts';
 import { failed } from '../preflight/result.ts';
-import { type QuicListeners, quicListeners } from '../witnesses/listener-kinds.ts';
+import { NO_UDP, type UdpListeners, udpListeners } from '../witnesses/listener-kinds.ts';
 import { udpAddressesOf } from '../witnesses/udp.ts';
 import { bring } from './bring.ts';
 import { resolveBinary } from './config.ts';
@@ -45,15 +45,15 @@ export class Upgrades {
   /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
   async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
     const serving = this.#context.registry.serving()?.meta;
-    const quic = await this.#quic();
-    const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version, quic));
+    const udp = await this.#udp();
+    const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version, udp));
     if (serving === undefined) return result;
-    const kept = checkPolicy(completePolicy(policy), { ...serving, quic: quic.names });
+    const kept = checkPolicy(completePolicy(policy), { ...serving, quic: udp.quic.names });
     const levers = checkLevers(serving.version, result.to);
     return { ...result, ok: result.ok && kept.ok, checks: [...result.checks, levers, kept] };
   }
 
-  async #checkTarget(target: UpgradeTarget, from: string | undefined, quic: QuicListeners): Promise<Checked> {
+  async #checkTarget(target: UpgradeTarget, from: string | undefined, udp: UdpListeners): Promise<Checked> {
     const known = from === undefined ? {} : { from };
     let binary: string;
     try {
@@ -66,7 +66,7 @@ export class Upgrades {
     const versions = { ...known, ...(to !== undefined && { to }) };
     try {
       return {
-        ...(await preflight(await this.#preflightInput(target, { binary, version: to ?? '0', quic }))),
+        ...(await preflight(await this.#preflightInput(target, { binary, version: to ?? '0', udp }))),
         ...versions,
       };
     } catch (thrown) {
@@ -80,16 +80,15 @@ export class Upgrades {
   }
 
   /** Of the serving epoch. What its admin does not tell is UDP of no known kind, and refused as that. */
-  async #quic(): Promise<QuicListeners> {
-    const none: QuicListeners = { names: [], addresses: [] };
+  async #udp(): Promise<UdpListeners> {
     const epoch = this.#context.registry.serving();
-    return epoch ? await quicListeners(epoch.admin).catch(() => none) : none;
+    return epoch ? await udpListeners(epoch.admin).catch(() => NO_UDP) : NO_UDP;
   }
 
   /** Throws what is wrong with the bootstrap. */
   async #preflightInput(
     target: UpgradeTarget,
-    { binary, version, quic }: { binary: string; version: string; quic: QuicListeners },
+    { binary, version, udp: { quic, other } }: { binary: string; version: string; udp: UdpListeners },
   ): Promise<PreflightInput> {
     const { config, registry } = this.#context;
     const serving = registry.serving()?.meta;
@@ -100,8 +99,11 @@ export class Upgrades {
       // The same for every epoch; a bootstrap can not change it, Envoy's flag can, and that one is ours.
       concurrency: serving?.concurrency ?? config.concurrency,
       runFolder: registry.root,
+      // Also by its sockets: a configuration that could not be read tells of none.
       udpAddresses: serving
-        ? udpAddressesOf(serving.pid, serving.listenAddresses ?? []).filter((one) => !quic.addresses.includes(one))
+        ? [...new Set([...other, ...udpAddressesOf(serving.pid, serving.listenAddresses ?? [])])].filter(
+            (one) => !quic.addresses.includes(one),
+          )
         : [],
       quic: quic.names.length > 0,
       hotRestart: config.hotRestart,
@@ -155,7 +157,7 @@ export class Upgrades {
   /** Chosen anew at the start: what the preflight found may be hours old. Throws PREFLIGHT_METHOD. */
   async #methodFor(target: UpgradeTarget, binary: string, serving: Serving): Promise<HandoverMethod> {
     const version = await binaryVersion(binary);
-    const input = await this.#preflightInput(target, { binary, version, quic: await this.#quic() });
+    const input = await this.#preflightInput(target, { binary, version, udp: await this.#udp() });
     const { method, check } = await methodFor({ ...input, serving });
     if (method !== undefined) return methodNamed(ENVOY_METHODS, method);
     throw new SluiceError('PREFLIGHT_METHOD', `expected a handover method that can do this, found: ${check.found}`);

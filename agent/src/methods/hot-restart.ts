@@ -18,7 +18,7 @@ export const hotRestart: HandoverMethod = {
     await keepListeners(context, old);
     const { plan } = start;
     const child = { epoch: plan.restartEpoch, socketPath: socketPath(plan.baseId, plan.folder.epoch) };
-    const quic = hasQuic(old);
+    const quic = await hasQuic(old);
     if (quic) await relayQuic(old, child, context.log);
     const predecessor: Predecessor = {
       kind: 'live',

@@ -183,9 +183,8 @@ function drainNotes({ envoy, open, connections, drain, listeners }: PlanFacts, p
   if (!tellsAnybody(envoy)) {
     const who = total === undefined ? 'open connections' : count(total, 'open connection');
     const text = `${whyWeakest(envoy)}: none of the ${who} is told to leave and nothing idle is closed, each is waited for; ${limit}`;
-    return [{ about, level: 'warn', text }];
-  }
-  if (total !== undefined) {
+    notes.push({ about, level: 'warn', text });
+  } else if (total !== undefined) {
     const { perSecond } = policy.pacing;
     const lasts =
       perSecond === 0
@@ -199,6 +198,7 @@ function drainNotes({ envoy, open, connections, drain, listeners }: PlanFacts, p
     const text = `${quic.length === 1 ? 'listener' : 'listeners'} ${short(quic)} over QUIC: Envoy’s own drain begins with the handover, and tells busy connections over TCP too within seconds, whatever the pace of ours`;
     notes.push({ about, level: 'warn', text });
   }
+  if (!tellsAnybody(envoy)) return notes;
   if (drain !== undefined && drain.observed >= 1 && drain.likely !== undefined) {
     const late = drain.late === undefined ? '' : `, ${span(drain.late)} in nine of ten cases`;
     notes.push({

@@ -17,15 +17,23 @@ export async function httpListenAddresses(admin: AdminConnection): Promise<strin
   return listeners.filter((one) => !isQuic(one) && speaksHttp(one)).flatMap(addressesOf);
 }
 
-export interface QuicListeners {
-  readonly names: readonly string[];
-  readonly addresses: readonly string[];
+export interface UdpListeners {
+  readonly quic: { readonly names: readonly string[]; readonly addresses: readonly string[] };
+  /** Addresses of those that are no QUIC. */
+  readonly other: readonly string[];
 }
 
+export const NO_UDP: UdpListeners = { quic: { names: [], addresses: [] }, other: [] };
+
 /** By the admin's config dump. */
-export async function quicListeners(admin: AdminConnection): Promise<QuicListeners> {
-  const found = (await listenersOf(admin)).filter((one) => isQuic(one));
-  return { names: found.map(({ name }) => name || 'unnamed'), addresses: found.flatMap(addressesOf) };
+export async function udpListeners(admin: AdminConnection): Promise<UdpListeners> {
+  const all = await listenersOf(admin);
+  const quic = all.filter((one) => isQuic(one));
+  const other = all.filter((one) => !isQuic(one) && one.address?.socket_address?.protocol === 'UDP');
+  return {
+    quic: { names: quic.map(({ name }) => name || 'unnamed'), addresses: quic.flatMap(addressesOf) },
+    other: other.flatMap(addressesOf),
+  };
 }
 
 async function listenersOf(admin: AdminConnection): Promise<(Listener & Json)[]> {
@@ -41,6 +49,7 @@ async function listenersOf(admin: AdminConnection): Promise<(Listener & Json)[]>
 }
 
 interface SocketAddress {
+  readonly protocol?: string;
   readonly address?: string;
   readonly port_value?: number;
 }

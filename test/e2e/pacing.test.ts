@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs';
 import http2 from 'node:http2';
 import path from 'node:path';
-import type { EndedConnection } from '@sluice/contract';
+import type { Connection, EndedConnection } from '@sluice/contract';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { endEpochs, KeeperProcess } from '../harness/keeper.ts';
 import { type Block, claimBlock } from '../harness/ports.ts';
+import { until } from '../harness/process.ts';
 import { type StaticProxy, staticProxy } from '../harness/static-proxy.ts';
 
 let block: Block;
@@ -134,8 +135,8 @@ test('an agent that is killed in the middle: its successor goes on where it was'
   await successor.line('old epoch reset');
 });
 
-test('the idlest first, chosen one by one, where policy says so', async () => {
-  const agent = await keeper('1.40.0', { perSecond: 8, order: 'idlest' });
+test('the idlest first: chosen one by one, each heard with its first response after its turn', async () => {
+  const agent = await keeper('1.40.0', { perSecond: 4, order: 'idlest' });
   const all = await open(24, 0);
   const busy = all.filter((_, n) => n % 2 === 0);
   const quiet = all.filter((_, n) => n % 2 === 1);
@@ -144,8 +145,22 @@ test('the idlest first, chosen one by one, where policy says so', async () => {
     while (one.place === undefined && !over.signal.aborted) await one.ask().catch(() => {});
   });
   const ports = new Map(all.map((one) => [one.session.socket?.localPort, one]));
+  const memberOf = ({ peer }: Connection) => ports.get(Number(peer.slice(peer.lastIndexOf(':') + 1))) as Member;
   await agent.call('POST', '/v1/upgrade', { to: await envoyBinary('1.40.0') });
-  // A mark is heard with a response only: the quiet ones leave by the pressure, at the end.
+
+  // Three later turns have come since: the filter has heard of these.
+  const [waking, silent] = [quiet.slice(0, 3), quiet.slice(3)];
+  await until('the turn of six silent ones', async () => {
+    const { items } = (await agent.call('GET', '/v1/connections?epoch=0')).body as { items?: Connection[] };
+    const chosen = new Set(items?.flatMap((one) => (one.marked === true ? [memberOf(one)] : [])));
+    return quiet.slice(0, 6).every((one) => chosen.has(one)) ? true : undefined;
+  });
+  // A mark is heard with a response only.
+  expect(untold(quiet)).toBe(quiet.length);
+  await Promise.all(waking.map((one) => Promise.all([one.ask(), one.told])));
+  // Not by the pressure, which comes when everybody has been chosen.
+  expect(untold(busy)).toBeGreaterThan(0);
+
   await Promise.all(all.map((one) => one.told));
   over.abort();
   await Promise.all(asking);
@@ -153,10 +168,15 @@ test('the idlest first, chosen one by one, where policy says so', async () => {
   const turns = ended()
     .map((one) => one.connection)
     .sort((a, b) => (a.toldAt ?? 0) - (b.toldAt ?? 0))
-    .map(({ peer }) => ports.get(Number(peer.slice(peer.lastIndexOf(':') + 1))));
+    .map(memberOf);
   expect(turns).toHaveLength(24);
-  const mean = (which: readonly Member[]) => which.reduce((sum, one) => sum + turns.indexOf(one), 0) / which.length;
-  expect(mean(quiet)).toBeLessThan(mean(busy) - 6);
+  // Nobody saw a request of theirs before their turn: the longest silence is the greatest age.
+  expect(turns.filter((one) => quiet.includes(one))).toEqual(quiet);
+  const mean = (which: readonly Member[], at: (one: Member) => number) =>
+    which.reduce((sum, one) => sum + at(one), 0) / which.length;
+  expect(mean(quiet, (one) => turns.indexOf(one))).toBeLessThan(mean(busy, (one) => turns.indexOf(one)) - 6);
+  // Chosen first, and heard last: by the pressure, at the end.
+  expect(mean(silent, ({ place = 0 }) => place)).toBeGreaterThan(mean(busy, ({ place = 0 }) => place));
   expect(agent.lines.find((line) => line.message === 'connections are told to leave')).toMatchObject({ mode: 'mark' });
 });
 

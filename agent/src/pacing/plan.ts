@@ -103,7 +103,11 @@ export interface MarkStep {
   readonly exempt: boolean;
 }
 
-/** The next ones to mark: the idlest or the oldest among those that policy tells at all. */
+/**
+ * The next ones to mark: the idlest or the oldest among those that policy tells at all. What was before the order nobody
+ * saw: one that has asked nothing since is as idle as it is old. A turn is spent when it is marked, not when it hears: a bound
+ * on those that have not heard would let a few that never ask keep everybody else from being chosen.
+ */
 export function markStep(
   connections: readonly Connection[],
   policy: DrainPolicy,

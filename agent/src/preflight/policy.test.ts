@@ -29,6 +29,7 @@ it.each([
   [alone, { version: '1.36.4', wasm: true }, false, 'rule probes wants some left alone'],
   [alone, { version: '1.38.3', wasm: false }, false, 'runs no filter'],
   [idlest, { version: '1.36.4', wasm: true }, true, 'the oldest leave first'],
+  [idlest, able, true, 'idlest: can be kept; chosen by silence since the order'],
   [{ ...idlest, http2: { goaway: false } }, { version: '1.36.4', wasm: true }, true, 'nobody is told'],
   [some, { version: '1.36.4', wasm: true }, false, 'rule web wants some told'],
   [routes, { version: '1.38.3', wasm: false }, true, 'r match nobody'],

@@ -52,6 +52,7 @@ export function checkPolicy(policy: DrainPolicy, serving: Drainable): CheckResul
   if (quic.length > 0) notes.push(ownDrain(quic));
   if (tells && needsMarks(policy) && !marks)
     notes.push(`${policy.http2.goaway ? 'the oldest leave first, not the idlest' : 'nobody is told to leave'}: ${why}`);
+  if (policy.pacing.order === 'idlest' && marks) notes.push(IDLEST);
   const blind = serving.wasm ? [] : policy.rules.filter(matchesNobody).map((rule) => rule.name);
   if (blind.length > 0)
     notes.push(`${blind.join(', ')} match nobody, for only the kernel lists the connections: ${why}`);
@@ -60,6 +61,10 @@ export function checkPolicy(policy: DrainPolicy, serving: Drainable): CheckResul
   if (other.length > 0) notes.push(`${other.join(', ')} match nobody, for no filter sees HTTP/3 connections`);
   return passed('policy', notes.length === 0 ? 'can be kept' : notes.join('; '));
 }
+
+/** What the word does not say by itself: see docs/policies.md. */
+const IDLEST =
+  'idlest: can be kept; chosen by silence since the order (who has asked nothing since: by age), heard with the next response, so by silent ones last';
 
 /** The kernel knows peers, and TCP from what is not; no listener's name, no route, no other protocol. */
 function matchesNobody({ match }: PolicyRule): boolean {

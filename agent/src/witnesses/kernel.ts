@@ -27,10 +27,18 @@ export interface KernelView {
   readonly listens: boolean;
 }
 
-/** Addresses that a live process listens on: `127.0.0.1:10000`, `[::]:10000`, or the path of a Unix socket. */
+/**
+ * Addresses that a live process listens on: `127.0.0.1:10000`, `[::]:10000`, or the path of a Unix socket. Throws when they
+ * can not be read.
+ */
+export function readListenAddresses(pid: number): string[] {
+  return [...new Set(listenFds(pid).map(({ address }) => address.replace(/^(tcp|unix):\/\//, '')))];
+}
+
+/** The same; none where they can not be read. */
 export function listenAddressesOf(pid: number): string[] {
   try {
-    return [...new Set(listenFds(pid).map(({ address }) => address.replace(/^(tcp|unix):\/\//, '')))];
+    return readListenAddresses(pid);
   } catch {
     return [];
   }

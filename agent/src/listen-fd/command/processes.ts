@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { EpochCost, Witness } from '@sluice/contract';
 import { costOf } from '../../epochs/cost.ts';
 import { identify, isAlive, type ProcessId, signal } from '../../epochs/proc.ts';
-import { type KernelSocket, KernelWitness, listenAddressesOf } from '../../witnesses/kernel.ts';
+import { type KernelSocket, KernelWitness, readListenAddresses } from '../../witnesses/kernel.ts';
 
 /**
  * The processes of one proxy: the one that was started and all below it (a master has workers). What was once seen is kept
@@ -42,7 +42,16 @@ export class ProcessGroup {
   accepts(): boolean {
     const living = this.living();
     const workers = living.length > 1 ? living.filter(({ pid }) => pid !== this.main.pid) : living;
-    return workers.some(({ pid }) => listenAddressesOf(pid).some((address) => this.#addresses.includes(address)));
+    return workers.some((one) => this.#listens(one));
+  }
+
+  /** One that lives and can not be looked at is not taken for one that has stopped. */
+  #listens(one: ProcessId): boolean {
+    try {
+      return readListenAddresses(one.pid).some((address) => this.#addresses.includes(address));
+    } catch {
+      return isAlive(one);
+    }
   }
 
   /** Their downstream connections, each once, as the kernel lists them. Throws what can not be read of a living one. */

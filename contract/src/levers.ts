@@ -59,6 +59,13 @@ export const NEWEST_ENVOY = 40;
 const ALL = { from: OLDEST_ENVOY, to: NEWEST_ENVOY } as const;
 const EACH = ['1.36.4', '1.37.0', '1.38.3', '1.39.3', '1.40.0'] as const;
 
+const LIVES_ON = {
+  lever: 'wait',
+  expect: 'lived-on',
+  effect: 'lives on until it ends by itself',
+  racy: false,
+} as const;
+
 /** In the state that they are in when the order comes. One row for each version, protocol and state. */
 export const LEVERS: readonly LeverRow[] = [
   {
@@ -182,10 +189,7 @@ export const LEVERS: readonly LeverRow[] = [
     ...ALL,
     protocols: ['upgrade'],
     states: ['new', 'idle', 'active'],
-    lever: 'wait',
-    expect: 'lived-on',
-    effect: 'lives on until it ends by itself',
-    racy: false,
+    ...LIVES_ON,
     evidence: {
       kind: 'measured',
       on: EACH,
@@ -196,10 +200,7 @@ export const LEVERS: readonly LeverRow[] = [
     ...ALL,
     protocols: ['upgrade'],
     states: ['answering'],
-    lever: 'wait',
-    expect: 'lived-on',
-    effect: 'lives on until it ends by itself',
-    racy: false,
+    ...LIVES_ON,
     evidence: {
       kind: 'assumed',
       on: [],
@@ -210,10 +211,7 @@ export const LEVERS: readonly LeverRow[] = [
     ...ALL,
     protocols: ['tcp'],
     states: ['new', 'idle', 'active'],
-    lever: 'wait',
-    expect: 'lived-on',
-    effect: 'lives on until it ends by itself',
-    racy: false,
+    ...LIVES_ON,
     evidence: {
       kind: 'measured',
       on: EACH,
@@ -224,10 +222,7 @@ export const LEVERS: readonly LeverRow[] = [
     ...ALL,
     protocols: ['tcp'],
     states: ['answering'],
-    lever: 'wait',
-    expect: 'lived-on',
-    effect: 'lives on until it ends by itself',
-    racy: false,
+    ...LIVES_ON,
     evidence: {
       kind: 'assumed',
       on: [],

@@ -19,7 +19,7 @@ const END_MS = 2_000;
 export async function hasQuic(epoch: Epoch): Promise<boolean> {
   if (epoch.meta.relay !== undefined) return true;
   if (udpAddressesOf(epoch.process.pid, epoch.meta.listenAddresses ?? []).length > 0) return true;
-  const { quic } = await udpListeners(epoch.admin).catch(() => NO_UDP);
+  const { quic } = await udpListeners(epoch).catch(() => NO_UDP);
   return quic.names.length > 0;
 }
 

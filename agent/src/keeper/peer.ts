@@ -48,9 +48,10 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
 }
 
 /** What listens by UDP, QUIC or not: two slots can not pass it on. By its sockets too, where the configuration can not be read. */
-async function udpOf({ process: { pid }, meta, admin }: Epoch): Promise<string[]> {
-  const { quic, other } = await udpListeners(admin).catch(() => NO_UDP);
-  return [...new Set([...quic.addresses, ...other, ...udpAddressesOf(pid, meta.listenAddresses ?? [])])];
+async function udpOf(epoch: Epoch): Promise<string[]> {
+  const { quic, other } = await udpListeners(epoch).catch(() => NO_UDP);
+  const held = udpAddressesOf(epoch.process.pid, epoch.meta.listenAddresses ?? []);
+  return [...new Set([...quic.addresses, ...other, ...held])];
 }
 
 /** Slot of an older agent, which does not tell it. */

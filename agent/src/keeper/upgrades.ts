@@ -82,7 +82,7 @@ export class Upgrades {
   /** Of the serving epoch. What its admin does not tell is UDP of no known kind, and refused as that. */
   async #udp(): Promise<UdpListeners> {
     const epoch = this.#context.registry.serving();
-    return epoch ? await udpListeners(epoch.admin).catch(() => NO_UDP) : NO_UDP;
+    return epoch ? await udpListeners(epoch).catch(() => NO_UDP) : NO_UDP;
   }
 
   /** Throws what is wrong with the bootstrap. */

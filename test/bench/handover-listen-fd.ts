@@ -17,8 +17,13 @@ const MAX_DRAIN_MS = 20_000;
 const HEAP = ['--min-semi-space-size=4', '--max-semi-space-size=4', '--initial-old-space-size=256'];
 const BEHIND = import.meta.resolve('@sluice/agent/listen-fd/behind');
 
-/** A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream. */
-export async function nodeSide(): Promise<Side> {
+/**
+ * A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream.
+ * `warm`: started as docs/listen-fd.md says; `cold`: as any server. `plain`: as any server too; the old one is ended by SIGKILL, for by SIGTERM
+ * it would drain, and then the next one is started; `none`: nothing is done.
+ */
+export async function nodeSide(kind: 'warm' | 'cold' | 'plain' | 'none'): Promise<Side> {
+  const warm = kind === 'warm' || kind === 'none';
   const block = await claimBlock();
   const [port, http2Port] = [await block.port(), await block.port()];
   const config = {
@@ -26,15 +31,17 @@ export async function nodeSide(): Promise<Side> {
     http1: [`127.0.0.1:${port}`],
     http2: [`127.0.0.1:${http2Port}`],
     maxDrainMs: MAX_DRAIN_MS,
-    warmUp: true,
+    warmUp: warm,
     seenIn: path.join(block.dir, 'seen'),
   };
   // As docs/listen-fd.md says: what one process compiled is there for the next one, from the second handover on.
-  const env = { ...process.env, NODE_COMPILE_CACHE: path.join(block.dir, 'compiled') };
+  const compiled = { NODE_COMPILE_CACHE: path.join(block.dir, 'compiled') };
+  const env = { ...process.env, ...(warm && compiled) };
+  const flags = warm ? [...HEAP, '--import', BEHIND] : [];
   await mkdir(config.seenIn);
   const main = fileURLToPath(new URL('../harness/listen-fd-server.ts', import.meta.url));
   const launch = () =>
-    start(process.execPath, ['--conditions=sluice-source', ...HEAP, '--import', BEHIND, main, JSON.stringify(config)], {
+    start(process.execPath, ['--conditions=sluice-source', ...flags, main, JSON.stringify(config)], {
       name: 'server',
       ready: /"event":"serving"/,
       env,
@@ -45,7 +52,12 @@ export async function nodeSide(): Promise<Side> {
     port,
     http2Port,
     async handOver() {
+      if (kind === 'none') return undefined;
       const old = serving;
+      if (kind === 'plain') {
+        old.kill();
+        await old.ended;
+      }
       serving = await launch();
       return old.pid;
     },

@@ -1,278 +1,63 @@
-import { availableParallelism } from 'node:os';
 import { envoyBinaries } from '../harness/envoy-bin.ts';
 import { findHaproxy } from '../harness/haproxy.ts';
-import { SMALL_HEAP } from '../harness/upstream/handle.ts';
-import { type Bench, type Check, median } from './bench.ts';
-import type { OpenLoopOptions, OpenLoopQuestion, OpenLoopReport } from './clients/open-loop.ts';
-import type { OpenLoopAnswer } from './clients/open-loop-main.ts';
-import { Worker } from './clients/worker.ts';
-import { haproxySide, nodeSide } from './handover-listen-fd.ts';
-import { BARE_PARENT_S, nativeSide, oursSide, type Side } from './handover-sides.ts';
-import { processEnd, sleep } from './running.ts';
-import { type Span, Stalls, stalledIn } from './stalls.ts';
-import { percentile, round } from './stats.ts';
+import type { Bench, Check } from './bench.ts';
+import { haproxySide } from './handover-listen-fd.ts';
+import { type Contest, failedOf, HELD_MS, type Measured, measureSides, methodOf, ratioOf } from './handover-rounds.ts';
+import { nativeSide, oursSide } from './handover-sides.ts';
+import { round } from './stats.ts';
 
-const ROUNDS = 9;
-/** A side gets more than those while too few of them were calm. */
-const MOST_ROUNDS = 14;
-/** Of the requests of a calm round no larger part met a stall of the machine, before or during. */
-const CALM = 0.02;
-const LOAD_PART = 0.3;
-const SATURATE = { ms: 1_500, inFlight: 64 };
-const SATURATE_TIMES = 4;
-/** Of the clients too, whose first seconds are slower: with 1.5 s nothing handed over came out at 0.9 of steady. */
-const WARM_UP_MS = 4_000;
-const STEADY_MS = 8_000;
-/** A request that is in flight at the handover and takes this long: on every side the old one has work until then. */
-const HELD_MS = 5_500;
-/** From the take-over on, so that each new side is seen for as long. */
-const LEAST_AFTER_MS = BARE_PARENT_S * 1000 - 500;
-const TAIL_MS = 1_000;
-const OLD_LIMIT_MS = 30_000;
 /** Two runs of the same thing differ by about this much. */
 const NOISE = 0.1;
-/** Of a machine with more, what a request needs is not told by looking at each. */
-const MOST_CORES = 8;
-
-interface P99 {
-  readonly steadyP99: number;
-  readonly duringP99: number;
-  readonly ratio: number;
-}
-
-interface Round extends P99 {
-  readonly rate: number;
-  /** With what had part in a stall of the machine, and how large a part of the requests that is. */
-  readonly all: P99;
-  readonly stalled: { readonly steady: number; readonly during: number };
-  readonly duringMs: number;
-  readonly takeOverMs: number;
-  readonly requests: number;
-  readonly failed: number;
-  readonly failures: readonly string[];
-  /** p99 of each second from the handover on. */
-  readonly p99BySecond: readonly number[];
-}
-
-interface Measured {
-  readonly side: string;
-  readonly ours: boolean;
-  readonly rounds: Round[];
-  answeredTwice: number;
-}
-
 const BARE = 'bare hot restart';
 const PLAIN = 'plain restart';
-const NONE = 'no handover';
-const OURS: Readonly<Record<string, () => Promise<Side>>> = {
-  'hot-restart': () => oursSide('hot-restart'),
-  'reuse-port': () => oursSide('reuse-port'),
-  'listen-fd, Node server': nodeSide,
-};
-const NATIVE: Readonly<Record<string, () => Promise<Side>>> = {
-  [BARE]: () => nativeSide('bare'),
-  [PLAIN]: () => nativeSide('plain'),
-  [NONE]: () => nativeSide('none'),
-};
 
 /** Requests that fail and the latency that a handover costs, each method beside a bare hot restart and a plain restart. */
 export const handoverBench: Bench = async (say) => {
   await envoyBinaries(['1.39.3', '1.40.0']);
-  const results: { readonly side: Side; readonly measured: Measured }[] = [];
-  const cores = availableParallelism();
-  const stalls = await Stalls.start(Array.from({ length: cores <= MOST_CORES ? cores : 0 }, (_, core) => core));
-  if (stalls.missing !== undefined) say(`stalls of the machine are not left out: ${stalls.missing}`);
-  try {
-    const haproxy = await findHaproxy();
-    if (haproxy.missing !== undefined) say(`listen-fd, HAProxy is left out: ${haproxy.missing}`);
-    const { binary } = haproxy;
-    const own = { ...OURS, ...(binary !== undefined && { 'listen-fd, HAProxy': () => haproxySide(binary) }) };
-    for (const [name, start] of Object.entries({ ...own, ...NATIVE })) {
-      const measured = { side: name, ours: name in own, rounds: [], answeredTwice: 0 };
-      results.push({ side: await start(), measured });
-    }
-    const rates = await ratesOf(results.map(({ side }) => side));
-    say(`30 % of saturation: ${[...rates].map(([proxy, rate]) => `${proxy} ${rate}`).join(', ')} a second`);
-    // Round by round, so that what else the machine does falls on all sides alike.
-    for (let n = 1; n <= MOST_ROUNDS; n++) {
-      for (const { side, measured } of results) {
-        if (hasEnough(measured)) continue;
-        const one = await handOver(side, n, rates.get(side.proxy) ?? 0, stalls);
-        measured.rounds.push(one);
-        say(`round ${n}, ${measured.side}: ${told(one)}`);
-      }
-    }
-    for (const { side, measured } of results) measured.answeredTwice = await side.twice();
-  } finally {
-    stalls.stop();
-    for (const { side } of results) await side.stop();
-  }
-  const all = results.map(({ measured }) => measured);
+  const haproxy = await findHaproxy();
+  if (haproxy.missing !== undefined) say(`listen-fd is left out: ${haproxy.missing}`);
+  const { binary } = haproxy;
+  const ours = {
+    'hot-restart': () => oursSide('hot-restart'),
+    'reuse-port': () => oursSide('reuse-port'),
+    ...(binary !== undefined && { 'listen-fd, HAProxy': () => haproxySide(binary) }),
+  };
+  const native = {
+    [BARE]: () => nativeSide('bare'),
+    [PLAIN]: () => nativeSide('plain'),
+    'no handover': () => nativeSide('none'),
+  };
+  const contest: Contest = { sides: { ...ours, ...native }, once: [PLAIN], rounds: 13, mostRounds: 18 };
+  const { sides, stallsNotSeen } = await measureSides(contest, say);
   return {
-    checks: checksOf(all),
+    checks: checksOf(sides, Object.keys(ours), contest),
     raw: {
-      rounds: ROUNDS,
+      rounds: contest.rounds,
       heldMs: HELD_MS,
-      stallsNotSeen: stalls.missing,
+      stallsNotSeen,
       method:
-        'Open loop at 30 % of the saturation of the proxy (median of what was found before the rounds, at all sides that have ' +
-        'it); each latency counts from the moment at which its request was due. steady: 8 s before the handover. during: from the order to hand over ' +
-        '(checks of the new version included) to the end of the old process + 1 s, and to 7.5 s after the take-over at ' +
-        'least; a request of 5.5 s is in flight on every side, so that the windows are alike. The controller stands for ' +
-        'one on another machine, and runs in what the others leave of the cores. no handover: what the machine and the ' +
-        'clients alone do to the same figures. Left out of both is what was in flight while a core of the machine stood ' +
-        'still for more than 1 ms (a virtual one has them taken away; seen by a SCHED_FIFO process on each core), or so ' +
-        'long after it; `all` has these too, `stalled` says how large a part they are. ratio = p99 during / p99 steady of ' +
-        `one round. A side has ${ROUNDS} rounds, and up to ${MOST_ROUNDS} while in fewer of them at most ${CALM * 100} % were left out, before and ` +
-        'during; the checks take the median of those with the least left out, and our median / that of bare, ' +
-        `with ${NOISE} for the noise of the machine.`,
-      sides: all,
+        `${methodOf(contest)} Our median / that of bare has ${NOISE} for the noise of the machine. The controller stands for ` +
+        'one on another machine, and runs in what the others leave of the cores.',
+      sides,
     },
   };
 };
 
-function hasEnough({ side, rounds }: Measured): boolean {
-  // A plain restart is here for what it loses.
-  return side === PLAIN ? rounds.length > 0 : rounds.filter((one) => unrest(one) <= CALM).length >= ROUNDS;
-}
-
-/** The larger part of the requests that met a stall: of those before, or of those during. */
-function unrest({ stalled }: Round): number {
-  return Math.max(stalled.steady, stalled.during);
-}
-
-/** The rounds in which the machine was calmest, whatever they came to. */
-function counted({ rounds }: Measured): readonly Round[] {
-  return [...rounds].sort((a, b) => unrest(a) - unrest(b)).slice(0, ROUNDS);
-}
-
-function told(one: Round): string {
-  const stalled = `${round(unrest(one) * 100, 1)} % stalled, x ${one.all.ratio} with these`;
-  return (
-    `${one.rate} a second, ${one.failed} of ${one.requests} failed, p99 ${one.duringP99} ms during, ` +
-    `${one.steadyP99} ms steady (x ${one.ratio}; ${stalled}), taken over after ${one.takeOverMs} ms`
-  );
-}
-
-function checksOf(all: readonly Measured[]): Check[] {
-  const ratioOf = (one: Measured | undefined) =>
-    median(one === undefined ? [] : counted(one).map(({ ratio }) => ratio));
-  const bare = ratioOf(all.find(({ side }) => side === BARE));
+function checksOf(all: readonly Measured[], ours: readonly string[], contest: Contest): Check[] {
+  const bare = all.find(({ side }) => side === BARE);
+  if (bare === undefined) throw new Error(`expected the side ${BARE}, found ${all.map(({ side }) => side).join(', ')}`);
   return all
-    .filter(({ ours }) => ours)
-    .flatMap((one) => {
-      const { side, rounds, answeredTwice } = one;
-      return [
-        { name: `handovers, ${side}`, value: rounds.length, atLeast: ROUNDS },
-        { name: `failed requests, ${side}`, value: sum(rounds.map((r) => r.failed)) + answeredTwice, atMost: 0 },
-        { name: `p99 during / steady, ${side}`, value: ratioOf(one), atMost: 1.2 },
-        // Of the medians, not the median of the rounds' own: what the machine does comes in bursts, not in whole rounds,
-        // so two sides of one round have nothing in common and dividing them adds up their noise.
-        { name: `p99 ratio, ${side} / ${BARE}`, value: round(ratioOf(one) / bare), atMost: 1 + NOISE },
-      ];
-    });
-}
-
-type Load = Worker<OpenLoopQuestion, OpenLoopAnswer>;
-
-function startLoad(side: Side, name: string): Load {
-  const { port, http2Port } = side;
-  const options: OpenLoopOptions = { host: '127.0.0.1', port, http2Port, name, http2Connections: 8 };
-  return Worker.start(new URL('./clients/open-loop-main.ts', import.meta.url), options, SMALL_HEAP);
-}
-
-/**
- * 30 % of what each proxy answers at most, the same for all sides that have that proxy: they are compared. The median of many
- * looks, for a shared machine is half as fast again from one minute to the next.
- */
-async function ratesOf(sides: readonly Side[]): Promise<Map<string, number>> {
-  const found = new Map<string, number[]>();
-  for (let n = 0; n < SATURATE_TIMES; n++) {
-    for (const side of sides) {
-      found.set(side.proxy, [...(found.get(side.proxy) ?? []), await saturation(side, `saturate${n}`)]);
-    }
-  }
-  return new Map([...found].map(([proxy, perSecond]) => [proxy, Math.round(median(perSecond) * LOAD_PART)]));
-}
-
-async function saturation(side: Side, name: string): Promise<number> {
-  const load = startLoad(side, name);
-  try {
-    const answer = await load.ask({ saturate: SATURATE });
-    return 'perSecond' in answer ? answer.perSecond : 0;
-  } finally {
-    load.stop();
-  }
-}
-
-async function handOver(side: Side, n: number, rate: number, stalls: Stalls): Promise<Round> {
-  const load = startLoad(side, `round${n}`);
-  try {
-    await stalls.report(); // what was before
-    await load.ask({ rate });
-    await sleep(WARM_UP_MS + STEADY_MS);
-    await load.ask({ hold: HELD_MS });
-    const from = Date.now();
-    const oldPid = await side.handOver();
-    const takeOverMs = Date.now() - from;
-    const oldEnd = oldPid === undefined ? from : await processEnd(oldPid, OLD_LIMIT_MS);
-    const until = Math.max(oldEnd, from + takeOverMs + LEAST_AFTER_MS) + TAIL_MS;
-    await sleep(until - Date.now());
-    await side.settled();
-    const report = (await load.ask('report')) as OpenLoopReport;
-    return { rate, takeOverMs, ...roundOf(report, from, until, await stalls.report()) };
-  } finally {
-    load.stop();
-  }
-}
-
-function roundOf(
-  report: OpenLoopReport,
-  from: number,
-  until: number,
-  stalls: readonly Span[],
-): Omit<Round, 'rate' | 'takeOverMs'> {
-  const { due, latencyMs } = report;
-  const stalled = stalledIn(stalls);
-  const between = (start: number, end: number, counts: (at: number, ms: number) => boolean = () => true) => [
-    ...latencyMs.filter((ms, i) => {
-      const at = due[i];
-      return at !== undefined && within(at, start, end) && counts(at, ms);
-    }),
-  ];
-  const quiet = (at: number, ms: number) => !stalled(at, at + ms);
-  const begin = from - STEADY_MS;
-  const steady = { all: between(begin, from), quiet: between(begin, from, quiet) };
-  const during = { all: between(from, until), quiet: between(from, until, quiet) };
-  const failures = report.failures.filter(({ at }) => within(at, begin, until));
-  const seconds = Math.floor((until - from) / 1000);
-  return {
-    ...p99Of(steady.quiet, during.quiet),
-    all: p99Of(steady.all, during.all),
-    stalled: {
-      steady: round(1 - steady.quiet.length / steady.all.length, 3),
-      during: round(1 - during.quiet.length / during.all.length, 3),
-    },
-    duringMs: until - from,
-    requests: during.all.length + failures.length,
-    failed: failures.length,
-    failures: failures.slice(0, 5).map(({ what }) => what),
-    p99BySecond: Array.from({ length: seconds }, (_, i) => {
-      const values = between(from + i * 1000, from + (i + 1) * 1000);
-      return values.length === 0 ? Number.NaN : round(percentile(values, 0.99));
-    }),
-  };
-}
-
-function p99Of(steady: readonly number[], during: readonly number[]): P99 {
-  const [steadyP99, duringP99] = [percentile(steady, 0.99), percentile(during, 0.99)];
-  return { steadyP99: round(steadyP99), duringP99: round(duringP99), ratio: round(duringP99 / steadyP99) };
-}
-
-function within(at: number, from: number, until: number): boolean {
-  return at >= from && at < until;
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
+    .filter(({ side }) => ours.includes(side))
+    .flatMap((one) => [
+      { name: `handovers, ${one.side}`, value: one.rounds.length, atLeast: contest.rounds },
+      { name: `failed requests, ${one.side}`, value: failedOf(one), atMost: 0 },
+      { name: `p99 during / steady, ${one.side}`, value: ratioOf(one, contest), atMost: 1.2 },
+      // Of the medians, not the median of the rounds' own: what the machine does comes in bursts, not in whole rounds, so two
+      // sides of one round have nothing in common and dividing them adds up their noise.
+      {
+        name: `p99 ratio, ${one.side} / ${BARE}`,
+        value: round(ratioOf(one, contest) / ratioOf(bare, contest)),
+        atMost: 1 + NOISE,
+      },
+    ]);
 }

@@ -4,6 +4,7 @@ import { type Bench, type BenchResult, holds, showCheck } from './bench.ts';
 import { fleetBench } from './fleet.ts';
 import { flipsBench } from './flips.ts';
 import { handoverBench } from './handover.ts';
+import { handoverNodeBench } from './handover-node.ts';
 import { pacingBench } from './pacing.ts';
 import { resetBench } from './reset.ts';
 import { soakBench } from './soak.ts';
@@ -16,6 +17,7 @@ const BENCHES: Readonly<Record<string, Bench>> = {
   pacing: pacingBench,
   reset: resetBench,
   handover: handoverBench,
+  'handover-node': handoverNodeBench,
   fleet: fleetBench,
 };
 
@@ -37,5 +39,8 @@ async function main(args: readonly string[]): Promise<number> {
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(result, null, 2)}\n`);
   return result.checks.every(holds) ? 0 : 1;
 }
+
+// What a bench has started ends with it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 
 process.exitCode = await main(process.argv.slice(2));

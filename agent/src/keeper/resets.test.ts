@@ -30,6 +30,7 @@ function epoch(count: number, after: () => readonly HeldConnection[]) {
     deeds: { cut: new Map(), idleClosed: new Set() },
     judge: async () => ({ safe: !held().some((one) => one.protected), summary: 'as told' }) as Verdict,
     wouldBeCut: held,
+    foretell: () => {},
     tellAgain: () => {
       did.told += 1;
     },

@@ -89,6 +89,8 @@ async function endIt<E extends AnyEpoch>(
   if (override && why === undefined) old.update({ override: { ...override, at: now() } });
   const given = old.meta.override;
   for (const one of first) drain.deeds.cut.set(one.connection.id, one);
+  // An override may come before anything was said of when each would have ended.
+  drain.foretell();
   if (await cutInTurn(old, first, cutMs)) await lookAgain(drain, number, override !== undefined);
   drain.stop();
   await old.end();

@@ -14,8 +14,8 @@ import { signal } from './proc.ts';
 export class Epoch extends LiveEpoch<EpochMeta, EpochFolder> {
   readonly admin: AdminConnection;
   readonly table: FilterTable;
-  /** What it had borne when another one began to take its place. */
-  sampled: Promise<Reading | undefined> | undefined;
+  /** What it had borne when another one was about to take its place, and when that was. */
+  sampled: { readonly at: number; readonly reading: Promise<Reading | undefined> } | undefined;
 
   constructor(folder: EpochFolder, meta: EpochMeta, log: Log) {
     super(folder, meta, log);

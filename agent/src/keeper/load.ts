@@ -19,14 +19,28 @@ export async function readServing({ registry, now }: KeeperContext): Promise<Rea
   return serving && readEpoch(serving, now);
 }
 
-/** Notes what `old` has borne as another one begins to take its place. Never rejects, and nobody has to wait for it. */
-export function sampleBefore({ now }: KeeperContext, old: Epoch): void {
-  old.sampled = readEpoch(old, now).catch(() => undefined);
+/** A sample this young stands: the longer it is before the drain, the less is what it tells a matter of chance. */
+const STANDS_MS = 60_000;
+
+/**
+ * Notes what `old` has borne, as soon as another one is meant to take its place: the start itself may be over in a tenth of
+ * a second, and what came in that says little. Never rejects, and nobody has to wait for it.
+ */
+export function sampleBefore({ now }: Pick<KeeperContext, 'now'>, old: Epoch): void {
+  const at = now();
+  if (old.sampled !== undefined && at - old.sampled.at < STANDS_MS) return;
+  const reading = readEpoch(old, now).catch(() => undefined);
+  const sample = { at, reading };
+  old.sampled = sample;
+  void reading.then((found) => {
+    // Too young, or it could not be asked: the next one who means to replace it tries again.
+    if (found === undefined && old.sampled === sample) old.sampled = undefined;
+  });
 }
 
 /** What was usual of `old` before its drain. What can not be had is not in it. */
-export async function usualOf({ now }: KeeperContext, old: Epoch): Promise<Usual> {
-  const before = await old.sampled;
+export async function usualOf({ now }: Pick<KeeperContext, 'now'>, old: Epoch): Promise<Usual> {
+  const before = await old.sampled?.reading;
   const after = await readLoad({ pid: old.process.pid, concurrency: old.meta.concurrency, admin: old.admin });
   return usualBetween(before, after, now() - (old.meta.drainingSince ?? now()));
 }

@@ -44,7 +44,9 @@ export class Upgrades {
 
   /** Checks the target, and what policy wants of the serving epoch; nothing of that is touched. */
   async check(target: UpgradeTarget, policy: DrainPolicy = this.#context.config.policy): Promise<Checked> {
-    const serving = this.#context.registry.serving()?.meta;
+    const epoch = this.#context.registry.serving();
+    const serving = epoch?.meta;
+    if (epoch !== undefined) sampleBefore(this.#context, epoch);
     const udp = await this.#udp();
     const result = await this.#courtesy.during(() => this.#checkTarget(target, serving?.version, udp));
     if (serving === undefined) return result;

@@ -19,8 +19,8 @@ const BEHIND = import.meta.resolve('@sluice/agent/listen-fd/behind');
 
 /**
  * A Node server on the published helper: the next one takes its listen sockets. It answers itself, there is no upstream.
- * `warm`: started as docs/listen-fd.md says; `cold`: as any server. `plain`: as any server too; the old one is ended by SIGKILL, for by SIGTERM
- * it would drain, and then the next one is started; `none`: nothing is done.
+ * `warm`: started as docs/listen-fd.md says; `cold`: as any server. `plain`: as any server too; the old one is ended by
+ * SIGKILL, for by SIGTERM it would drain, and then the next one is started; `none`: nothing is done.
  */
 export async function nodeSide(kind: 'warm' | 'cold' | 'plain' | 'none'): Promise<Side> {
   const warm = kind === 'warm' || kind === 'none';

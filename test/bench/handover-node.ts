@@ -1,7 +1,6 @@
 import type { Bench } from './bench.ts';
 import { nodeSide } from './handover-listen-fd.ts';
-import { type Contest, failedOf, HELD_MS, measureSides, methodOf, ratioOf } from './handover-rounds.ts';
-import { round } from './stats.ts';
+import { besideCheck, type Contest, checksOf, measureSides } from './handover-rounds.ts';
 
 const OURS = 'helper';
 const COLD = 'helper, started cold';
@@ -23,19 +22,7 @@ export const handoverNodeBench: Bench = async (say) => {
     rounds: 9,
     mostRounds: 14,
   };
-  const { sides, stallsNotSeen } = await measureSides(contest, say);
-  const [ours, cold] = [OURS, COLD].map((name) => sides.find(({ side }) => side === name));
-  if (ours === undefined || cold === undefined) throw new Error('expected both sides, found one of them missing');
-  return {
-    checks: [
-      { name: 'handovers', value: ours.rounds.length, atLeast: contest.rounds },
-      { name: 'failed requests', value: failedOf(ours), atMost: 0 },
-      {
-        name: `p99 ratio, ${OURS} / ${COLD}`,
-        value: round(ratioOf(ours, contest) / ratioOf(cold, contest)),
-        atMost: 1,
-      },
-    ],
-    raw: { rounds: contest.rounds, heldMs: HELD_MS, stallsNotSeen, method: methodOf(contest), sides },
-  };
+  const { sideOf, raw } = await measureSides(contest, say);
+  const ours = sideOf(OURS);
+  return { checks: [...checksOf(ours, contest), besideCheck(ours, sideOf(COLD), { contest, atMost: 1 })], raw };
 };

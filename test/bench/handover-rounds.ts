@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { SMALL_HEAP } from '../harness/upstream/handle.ts';
-import { median } from './bench.ts';
+import { type Check, median } from './bench.ts';
 import type { OpenLoopOptions, OpenLoopQuestion, OpenLoopReport } from './clients/open-loop.ts';
 import type { OpenLoopAnswer } from './clients/open-loop-main.ts';
 import { Worker } from './clients/worker.ts';
@@ -18,7 +18,7 @@ const SATURATE_TIMES = 4;
 const WARM_UP_MS = 4_000;
 const STEADY_MS = 8_000;
 /** A request that is in flight at the handover and takes this long: on every side the old one has work until then. */
-export const HELD_MS = 5_500;
+const HELD_MS = 5_500;
 /** From the take-over on, so that each new side is seen for as long. */
 const LEAST_AFTER_MS = BARE_PARENT_S * 1000 - 500;
 const TAIL_MS = 1_000;
@@ -61,11 +61,20 @@ export interface Contest {
   readonly mostRounds: number;
 }
 
-/** Hands each side over again and again under open-loop load. `stallsNotSeen`: why stalls of the machine are not left out. */
+/** For the report. `stallsNotSeen`: why stalls of the machine are not left out. */
+interface Raw {
+  readonly rounds: number;
+  readonly heldMs: number;
+  readonly stallsNotSeen?: string;
+  readonly method: string;
+  readonly sides: readonly Measured[];
+}
+
+/** Hands each side over again and again under open-loop load. `sideOf` throws where no side has that name. */
 export async function measureSides(
   contest: Contest,
   say: (text: string) => void,
-): Promise<{ readonly sides: readonly Measured[]; readonly stallsNotSeen?: string }> {
+): Promise<{ readonly sideOf: (name: string) => Measured; readonly raw: Raw }> {
   const running: { readonly name: string; readonly side: Side; readonly rounds: Round[] }[] = [];
   const cores = availableParallelism();
   const stalls = await Stalls.start(Array.from({ length: cores <= MOST_CORES ? cores : 0 }, (_, core) => core));
@@ -87,25 +96,61 @@ export async function measureSides(
     for (const { name, side, rounds } of running) {
       sides.push({ side: name, rounds, answeredTwice: await side.twice() });
     }
-    return { sides, ...(stalls.missing !== undefined && { stallsNotSeen: stalls.missing }) };
+    const { missing } = stalls;
+    const raw = {
+      rounds: contest.rounds,
+      heldMs: HELD_MS,
+      ...(missing !== undefined && { stallsNotSeen: missing }),
+      method: methodOf(contest),
+      sides,
+    };
+    return { sideOf: (name) => named(sides, name), raw };
   } finally {
     stalls.stop();
     for (const { side } of running) await side.stop();
   }
 }
 
+function named(sides: readonly Measured[], name: string): Measured {
+  const found = sides.find(({ side }) => side === name);
+  if (found) return found;
+  throw new Error(`expected the side ${name}, found ${sides.map(({ side }) => side).join(', ')}`);
+}
+
+/** What a side of ours must hold, whatever the others come to. */
+export function checksOf(one: Measured, contest: Contest): Check[] {
+  return [
+    { name: `handovers, ${one.side}`, value: one.rounds.length, atLeast: contest.rounds },
+    { name: `failed requests, ${one.side}`, value: failedOf(one), atMost: 0 },
+    { name: `p99 during / steady, ${one.side}`, value: ratioOf(one, contest), atMost: 1.2 },
+  ];
+}
+
+/**
+ * Of the medians, not the median of the rounds' own: what the machine does comes in bursts, not in whole rounds, so two
+ * sides of one round have nothing in common and dividing them adds up their noise.
+ */
+export function besideCheck(
+  one: Measured,
+  other: Measured,
+  { contest, atMost }: { contest: Contest; atMost: number },
+): Check {
+  const value = round(ratioOf(one, contest) / ratioOf(other, contest));
+  return { name: `p99 ratio, ${one.side} / ${other.side}`, value, atMost };
+}
+
 /** Median p99 during / p99 steady of the rounds in which the machine was calmest, whatever they came to. */
-export function ratioOf({ rounds }: Measured, contest: Contest): number {
+function ratioOf({ rounds }: Measured, contest: Contest): number {
   const calmest = [...rounds].sort((a, b) => unrest(a) - unrest(b)).slice(0, contest.rounds);
   return median(calmest.map(({ ratio }) => ratio));
 }
 
-export function failedOf({ rounds, answeredTwice }: Measured): number {
+function failedOf({ rounds, answeredTwice }: Measured): number {
   return rounds.reduce((total, { failed }) => total + failed, 0) + answeredTwice;
 }
 
-/** How the figures came about, for the report. */
-export function methodOf({ rounds, mostRounds }: Contest): string {
+/** How the figures came about. */
+function methodOf({ rounds, mostRounds }: Contest): string {
   return (
     'Open loop at 30 % of the saturation of the proxy (median of what was found before the rounds, at all sides that have ' +
     'it); each latency counts from the moment at which its request was due. steady: 8 s before the handover. during: from the ' +

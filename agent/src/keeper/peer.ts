@@ -25,6 +25,8 @@ export async function openPeer(context: KeeperContext, drains: Drains): Promise<
       async state() {
         const serving = registry.serving();
         const versions = currentVersions(process.env, config.podinfo);
+        // Who asks may be about to take over: by its first step there is a tenth of a second left.
+        if (serving) sampleBefore(context, serving);
         return {
           v: PEER_PROTOCOL,
           proxy: config.proxy,

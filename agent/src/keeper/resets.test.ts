@@ -23,14 +23,17 @@ const session = (id: number, more: Partial<HeldConnection> = {}): HeldConnection
 /** An old epoch with sessions that policy gives up; `after`: what holds something once they were cut. */
 function epoch(count: number, after: () => readonly HeldConnection[]) {
   const open = new Map(Array.from({ length: count }, (_, n) => [String(n), session(n)]));
-  const did = { told: 0, ended: false };
+  /** `foretold`: how many were open each time it was said when each would have ended. */
+  const did = { told: 0, ended: false, foretold: [] as number[] };
   const held = () => (open.size > 0 ? [...open.values()] : [...after()]);
   const drain = {
     policy: { ...DEFAULT_POLICY, pacing: { ...DEFAULT_POLICY.pacing, perSecond: 100 } },
     deeds: { cut: new Map(), idleClosed: new Set() },
     judge: async () => ({ safe: !held().some((one) => one.protected), summary: 'as told' }) as Verdict,
     wouldBeCut: held,
-    foretell: () => {},
+    foretell: () => {
+      did.foretold.push(open.size);
+    },
     tellAgain: () => {
       did.told += 1;
     },
@@ -73,6 +76,12 @@ it('a request that comes while others are cut is named, where policy gives that 
   expect(did.ended).toBe(true);
   expect(cut.map((one) => one.id)).toContain('99');
   expect([cut.length, drained]).toEqual([31, 0]);
+});
+
+it('when each would have ended is said before the first of them is cut', async () => {
+  const { context, did } = epoch(30, () => []);
+  await resetEpoch(context, wish, () => {});
+  expect(did.foretold[0]).toBe(30);
 });
 
 it('one that is protected by then is waited for, and what has been cut stays named', async () => {

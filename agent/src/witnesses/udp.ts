@@ -9,7 +9,7 @@ import { addressText } from '../native/tcp-address.ts';
 export function udpAddressesOf(pid: number, tcpAddresses: readonly string[]): string[] {
   const first = Number(/^\d+/.exec(read('/proc/sys/net/ipv4/ip_local_port_range'))?.[0] ?? 32_768);
   const tcpPorts = new Set(tcpAddresses.map((address) => Number(address.split(':').at(-1))));
-  return withoutPeer(pid).filter((address) => {
+  return (withoutPeer(pid) ?? []).filter((address) => {
     const port = Number(address.split(':').at(-1));
     return tcpPorts.has(port) || port < first;
   });
@@ -17,23 +17,22 @@ export function udpAddressesOf(pid: number, tcpAddresses: readonly string[]): st
 
 /** Whether the process may have a UDP listener: each has a socket without a peer. True where that can not be seen. */
 export function mayListenByUdp(pid: number): boolean {
+  return withoutPeer(pid)?.length !== 0;
+}
+
+/** Addresses of its UDP sockets that have no peer. undefined: it is gone, or may not be looked at. */
+function withoutPeer(pid: number): string[] | undefined {
+  const tables = ['udp', 'udp6'].map((table) => read(`/proc/${pid}/net/${table}`));
+  if (tables.every((table) => table === '')) return undefined;
+  const rows = tables
+    .flatMap((table) => table.split('\n').slice(1))
+    .map((line) => line.trimStart().split(/\s+/))
+    .filter((columns) => /:0000$/.test(columns[2] ?? ''));
+  // To look at each descriptor is dear where there are ten thousand connections, and mostly there is nothing to look for.
+  if (rows.length === 0) return [];
   const held = heldByLiving(pid);
-  return held === undefined || tablesOf(pid).every((table) => table === '') || withoutPeer(pid, held).length > 0;
-}
-
-function withoutPeer(pid: number, held = heldByLiving(pid)): string[] {
-  const found = new Set<string>();
-  for (const table of tablesOf(pid)) {
-    for (const line of table.split('\n').slice(1)) {
-      const columns = line.trimStart().split(/\s+/);
-      if (held?.has(Number(columns[9])) && /:0000$/.test(columns[2] ?? '')) found.add(addressText(columns[1] ?? ''));
-    }
-  }
-  return [...found];
-}
-
-function tablesOf(pid: number): string[] {
-  return ['udp', 'udp6'].map((table) => read(`/proc/${pid}/net/${table}`));
+  if (held === undefined) return undefined;
+  return [...new Set(rows.filter((row) => held.has(Number(row[9]))).map((row) => addressText(row[1] ?? '')))];
 }
 
 /** undefined: it is gone, or may not be looked at. */

@@ -9,7 +9,7 @@ import {
   type RolloutView,
   type UpgradeView,
 } from '@sluice/contract';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { newConnections } from '../harness/connects.ts';
 import { envoyBinary } from '../harness/envoy-bin.ts';
 import { HeldClients } from '../harness/held.ts';
@@ -38,6 +38,11 @@ afterAll(async () => {
   await replicas?.stop();
   await cluster?.stop();
   await block?.release(process.env.KEEP === 'yes');
+});
+
+// What one test left dead would fail each one after it.
+afterEach(async () => {
+  for (const { id, child } of replicas?.all ?? []) if (!child.running) await replicas.startOne(id);
 });
 
 // Long enough that a kill in Draining finds the upgrade there.
@@ -72,7 +77,7 @@ it.each(PHASES)(
     const load = newConnections(proxy.port, 100);
     const held = await HeldClients.open(proxy.port);
     const killed = replicas.killAt(leader, phase);
-    const made = await replicas.call<UpgradeView>('POST', '/upgrades', {
+    const made = await replicas.upgrade({
       proxy: proxy.name,
       to: await envoyBinary('1.40.0'),
       policy: POLICY,

@@ -242,6 +242,19 @@ export class Replicas {
     return answer;
   }
 
+  /** Starts an upgrade, also where the replica that is asked is killed with its answer: it is stored by then, and looked for. */
+  async upgrade(wanted: { readonly proxy: string } & Record<string, unknown>): Promise<{ readonly id: string }> {
+    try {
+      return await this.call<UpgradeView>('POST', '/upgrades', wanted);
+    } catch (error) {
+      if (!/^POST \/upgrades: 503 SLUICE_CONTROLLER_AWAY|^fetch failed/.test((error as Error).message)) throw error;
+      return until(`the upgrade of ${wanted.proxy} is in the list`, async () => {
+        const { items } = await this.call<{ items: UpgradeView[] }>('GET', '/upgrades');
+        return items.find(({ proxy }) => proxy === wanted.proxy);
+      });
+    }
+  }
+
   async linked(proxy: string): Promise<void> {
     await until(
       `the agent of ${proxy} is linked`,

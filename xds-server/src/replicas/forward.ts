@@ -68,11 +68,8 @@ async function forward({ id, api }: Replica, self: string, request: FastifyReque
   } catch (cause) {
     throw new SluiceError('CONTROLLER_AWAY', `replica ${id} at ${api} does not answer: ${(cause as Error).message}`, {
       cause,
-      // Nobody can tell whether it died before or after it did what was asked.
-      hint:
-        request.method === 'GET'
-          ? 'try again: another one takes over in some seconds'
-          : 'it may have been done all the same: look, in some seconds, when another one has taken over, before trying again',
+      // Of a call that changes something: what is only read is answered here then. Nobody can tell how far it came.
+      hint: 'it may have been done all the same: look, in some seconds, when another one has taken over, before trying again',
     });
   }
   for (const name of ['content-type', 'location']) {
